@@ -1,0 +1,1 @@
+"""QIASO, a gradient-free optimizer for JAX in the style of optax."""
