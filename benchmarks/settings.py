@@ -1,0 +1,138 @@
+"""What a run computes, and the numbers it takes from the tuned file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from benchmarks.data import DatasetName
+from benchmarks.errors import UserError
+from benchmarks.networks import InitName, NetworkName
+from benchmarks.optimizers import REGISTRY, OptimizerName
+
+RATES = Path(__file__).parent / "results" / "learning_rates.json"
+DEFAULT_SIGMA = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that decides the result of a run."""
+
+    dataset: DatasetName = "mnist"
+    network: NetworkName = "mlp"
+    optimizer: OptimizerName = "adam"
+    epochs: int = 10
+    """Passes over the training split."""
+    seeds: int = 1
+    """How many seeds run side by side, in one compiled program."""
+    first_seed: int = 0
+    batch_size: int = 128
+    learning_rate: float | None = None
+    """Its value at the start. Default: the one of benchmarks/results/learning_rates.json,
+    for optimizers that have one."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """How the learning rate falls over the epochs; cosine ends at zero."""
+    sigma: float | None = None
+    """Spread of the candidates. Default: 0.02, or the one of learning_rates.json for
+    optimizers that have no learning rate."""
+    candidates: int = 30
+    """Candidates of population methods."""
+    budget: float | None = None
+    """Sample-forwards per seed: cuts the epochs to what they pay for."""
+    initialisation: InitName = "xavier"
+    hidden: tuple[int, ...] = (128, 64)
+    """Widths of the hidden layers of an mlp."""
+    shift: int = 0
+    """Augmentation: shift by up to so many pixels."""
+    flip: bool = False
+    """Augmentation: mirror left to right."""
+    validation: float = 0.1
+    """Fraction of the training set that is set aside for validation."""
+    limit: int | None = None
+    """Train on so many examples only."""
+
+    def __post_init__(self):
+        for name in ("epochs", "seeds", "batch_size", "candidates"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"--{name.replace('_', '-')} must be at least 1, got "
+                    f"{getattr(self, name)}"
+                )
+        for name in ("learning_rate", "sigma", "budget"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UserError(
+                    f"--{name.replace('_', '-')} must be positive, got {value}"
+                )
+        if self.shift < 0:
+            raise UserError(f"--shift must be at least 0, got {self.shift}")
+        even = ("open-es", "pgpe")
+        if self.optimizer in even and self.candidates % 2:
+            raise UserError(
+                f"{self.optimizer} draws antithetic pairs: --candidates must be even, "
+                f"got {self.candidates}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """Trains one network on one dataset under one optimizer."""
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=Experiment
+    )
+    output: Path | None = None
+    """Where results go. Default: runs/<dataset>-<network>-<optimizer>."""
+    resume: bool = False
+    """Continue the run in the output folder."""
+    checkpoint_every: int = 1
+    """Epochs from one checkpoint to the next."""
+    tensorboard: bool = False
+    """Write TensorBoard event files too."""
+    data_dir: Path | None = None
+    """A folder with sub-folders mnist, fashion_mnist, cifar10 of parquet files. Default:
+    QIASO_DATA_DIR, and the hub where that is unset."""
+    cache_dir: Path | None = None
+    """Where decoded arrays lie. Default: QIASO_CACHE_DIR, or ~/.cache/qiaso_jax."""
+
+    @property
+    def folder(self) -> Path:
+        """The output folder."""
+        e = self.experiment
+        return self.output or Path("runs") / f"{e.dataset}-{e.network}-{e.optimizer}"
+
+
+def tuned_value(optimizer: str) -> float:
+    """The optimizer's number in the tuned file."""
+    try:
+        return float(json.loads(RATES.read_text())["chosen"][optimizer])
+    except (OSError, KeyError, ValueError) as error:
+        option = REGISTRY[optimizer].tunes.replace("_", "-")
+        raise UserError(
+            f"{RATES} has no value for {optimizer}: pass --{option}, or run "
+            "python -m benchmarks.tune"
+        ) from error
+
+
+def resolved(experiment: Experiment) -> Experiment:
+    """``experiment`` with the defaults of learning rate and sigma filled in."""
+    name = experiment.optimizer
+    entry = REGISTRY[name]
+    sigma, learning_rate = experiment.sigma, experiment.learning_rate
+    if entry.tunes == "sigma":
+        if learning_rate is not None:
+            raise UserError(f"{name} has no learning rate; what it takes is --sigma")
+        sigma = tuned_value(name) if sigma is None else sigma
+        learning_rate = None
+    else:
+        if learning_rate is None:
+            learning_rate = tuned_value(name)
+        if not entry.has_candidates and sigma is not None:
+            raise UserError(f"{name} has no candidates, and so no --sigma")
+        if entry.has_candidates and sigma is None:
+            sigma = DEFAULT_SIGMA
+    return dataclasses.replace(experiment, sigma=sigma, learning_rate=learning_rate)

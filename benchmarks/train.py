@@ -1,0 +1,203 @@
+"""``python -m benchmarks.train``: one network, one dataset, one optimizer.
+
+Leaves ``config.json``, ``metrics.jsonl`` and ``curves.png`` in the output folder, and
+the newest checkpoints beside them, from which ``--resume`` continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+
+from benchmarks import data, interruption, pipeline, plotting, records
+from benchmarks.checkpoints import Checkpoints
+from benchmarks.display import Display, EventFiles
+from benchmarks.errors import UserError
+from benchmarks.interface import State
+from benchmarks.loop import Program, compile_program
+from benchmarks.settings import Command, resolved
+
+
+def main(command: Command) -> int:
+    """Runs ``command``; returns the exit status of the process."""
+    console = Console(stderr=True, soft_wrap=True)
+    try:
+        return run(command, console)
+    except UserError as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False)
+    except OSError as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False)
+    return 1
+
+
+def run(command: Command, console: Console) -> int:
+    """Trains; raises ``UserError`` for what a user can put right."""
+    experiment = resolved(command.experiment)
+    if command.checkpoint_every < 1:
+        raise UserError(
+            f"--checkpoint-every must be at least 1, got {command.checkpoint_every}"
+        )
+    folder = command.folder
+    metrics = folder / "metrics.jsonl"
+    if not command.resume and metrics.exists():
+        raise UserError(f"{folder} holds a run: pass --resume, or another --output")
+    dataset = data.load(experiment.dataset, command.data_dir, command.cache_dir)
+    identity = dataclasses.asdict(experiment) | {"data": dataset.fingerprint}
+    identity = json.loads(json.dumps(identity))  # as it will be read back
+    config = folder / "config.json"
+    if command.resume:
+        check_same_experiment(config, identity)
+
+    splits = pipeline.split(dataset, experiment.validation, experiment.limit)
+    with console.status("compiling"):
+        program = compile_program(experiment, splits)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not command.resume:
+        about = {
+            "num_params": program.num_params,
+            "epochs_within_budget": program.epochs,
+            "sample_forwards_per_epoch": program.sample_forwards_per_epoch,
+            "compile_seconds": round(program.compile_seconds, 2),
+        }
+        records.write_json(
+            config, {"experiment": identity} | about | records.provenance()
+        )
+
+    title = f"{experiment.dataset}, {experiment.network}, {experiment.optimizer}"
+    with contextlib.ExitStack() as stack:
+        # Drawn whatever ends the run, from what is on disk.
+        stack.callback(_draw, folder, title)
+        checkpoints = stack.enter_context(
+            Checkpoints(folder / "checkpoints", identity)
+        )
+        state, done = program.state, 0
+        if command.resume:
+            state, done = _restore(checkpoints, program.state, metrics, console)
+        heard = stack.enter_context(interruption.deferred())
+        display = stack.enter_context(Display(console, title, program, done))
+        events = stack.enter_context(EventFiles(folder, command.tensorboard, done))
+        for epoch in range(done + 1, program.epochs + 1):
+            state, record = train_epoch(program, state, epoch)
+            records.append(metrics, record)
+            display.show(record)
+            events.write(record)
+            last = epoch == program.epochs or heard.signal is not None
+            if last or epoch % command.checkpoint_every == 0:
+                checkpoints.save(epoch, state)
+            if heard.signal is not None and epoch < program.epochs:
+                checkpoints.finish()
+                display.stop()
+                console.print(
+                    f"stopped by {heard.signal.name} after epoch {epoch} of "
+                    f"{program.epochs}, which is saved; continue with --resume"
+                )
+                return 128 + heard.signal
+        checkpoints.finish()
+    _summarise(console, folder, records.read(metrics))
+    return 0
+
+
+def train_epoch(
+    program: Program, state: State, epoch: int
+) -> tuple[State, dict[str, Any]]:
+    """Trains for one epoch and measures; raises ``UserError`` on a loss of NaN."""
+    start = time.perf_counter()
+    state, loss = jax.block_until_ready(program.epoch(state, epoch))
+    seconds = time.perf_counter() - start
+    measured = {"train_loss": loss} | program.evaluate(state)
+    record: dict[str, Any] = {
+        "epoch": epoch,
+        "sample_forwards": program.sample_forwards_per_epoch * epoch,
+    }
+    record |= {name: np.asarray(v).tolist() for name, v in measured.items()}
+    bad = records.non_finite(record)
+    if bad:
+        seeds = [i for i, x in enumerate(record[bad[0]]) if not np.isfinite(x)]
+        raise UserError(
+            f"{bad[0].replace('_', ' ')} is not finite in epoch {epoch} (seeds {seeds}): "
+            "the run diverged or the data are damaged; lower --learning-rate or --sigma. "
+            "Metrics and checkpoints of the epochs before are kept"
+        )
+    record["timing"] = {
+        "seconds": round(seconds, 4),
+        "examples_per_second": round(
+            len(record["train_loss"]) * program.examples_per_epoch / seconds
+        ),
+    }
+    return state, record
+
+
+def check_same_experiment(config: Path, identity: dict[str, Any]) -> None:
+    """Refuses to resume a run with other settings, and names them."""
+    try:
+        before = json.loads(config.read_text())["experiment"]
+    except FileNotFoundError:
+        raise UserError(
+            f"nothing to resume: {config.parent} holds no run"
+        ) from None
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{config} is damaged ({error}); nothing was changed") from error
+    differences = [
+        f"{name} (was {before.get(name)}, now {identity.get(name)})"
+        for name in sorted(before.keys() | identity.keys())
+        if before.get(name) != identity.get(name)
+    ]
+    if differences:
+        raise UserError(
+            f"cannot resume {config.parent} with other settings: "
+            + ", ".join(differences)
+        )
+
+
+def _restore(
+    checkpoints: Checkpoints, initial: State, metrics: Path, console: Console
+) -> tuple[State, int]:
+    found = checkpoints.restore(initial, lambda text: console.print(text, markup=False))
+    if found is None:
+        console.print("no usable checkpoint: starting from the first epoch")
+        records.truncate(metrics, 0)
+        return initial, 0
+    epoch, state = found
+    # Epochs after the checkpoint are computed again, with the same result.
+    records.truncate(metrics, epoch)
+    console.print(f"resumed after epoch {epoch}")
+    return state, epoch
+
+
+def _draw(folder: Path, title: str) -> None:
+    history = records.read(folder / "metrics.jsonl")
+    # The disk may be full: the reason for stopping is what a user has to see.
+    with contextlib.suppress(OSError):
+        if history:
+            plotting.write_curves(folder / "curves.png", history, title)
+
+
+def _summarise(console: Console, folder: Path, history: list[dict[str, Any]]) -> None:
+    last = history[-1]
+    accuracy = 100 * np.array(last["test_accuracy"])
+    seconds = sum(record["timing"]["seconds"] for record in history)
+    seeds = ", ".join(f"{value:.2f}" for value in accuracy)
+    console.print(
+        f"test accuracy after {last['epoch']} epochs: {accuracy.mean():.2f} % "
+        f"(seeds: {seeds}), {last['sample_forwards']:,.0f} sample-forwards per seed, "
+        f"{seconds:.1f} s of training; written to {folder}",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        parsed = tyro.cli(Command, description=__doc__)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(main(parsed))
