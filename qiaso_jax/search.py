@@ -1,14 +1,22 @@
 """Black-box search: ``minimize`` in one call, ``ask`` and ``tell`` for the rest."""
 
+import math
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from qiaso_jax import _arguments
 from qiaso_jax._arguments import PyTree
+from qiaso_jax.bounds import reflection
+from qiaso_jax.evaluation import checked_losses
+from qiaso_jax.state import QIASOInfo
+from qiaso_jax.superposition import is_inexact
+from qiaso_jax.transform import qiaso
 
 
 def ask(
@@ -137,3 +145,191 @@ def _told_losses(losses: Any, indices: Any, num_candidates: int) -> jax.Array:
         raise ValueError(f"indices must differ, got {chosen.tolist()}.")
     missing = jnp.full((num_candidates,), jnp.nan, losses.dtype)
     return missing.at[chosen.astype(int)].set(losses)
+
+
+class MinimizeResult(NamedTuple):
+    """What ``minimize`` returns, with the field names of ``scipy.optimize``.
+
+    Attributes:
+      x: the best candidate that was evaluated, a pytree like ``x0``.
+      fun: its value.
+      nfev: number of evaluations of the function.
+      nit: number of steps.
+      success: whether the budget was spent and a finite value found.
+      message: why the search ended.
+      history: a ``QIASOInfo`` whose fields have a leading axis ``nit``.
+    """
+
+    x: PyTree
+    fun: float
+    nfev: int
+    nit: int
+    success: bool
+    message: str
+    history: QIASOInfo
+
+
+def minimize(
+    fun: Callable[[Any], Any],
+    x0: PyTree,
+    *,
+    sigma: float,
+    max_evaluations: int,
+    bounds: tuple[Any, Any] | None = None,
+    num_candidates: int | None = None,
+    key: Any = 0,
+    callback: Callable[[MinimizeResult], Any] | None = None,
+) -> MinimizeResult:
+    r"""Minimises a function of any pytree from its values alone.
+
+    Collapses to the expectation (Eq 2) at every step, on centred ranks with η = 4, while
+    the spread of the superposition is annealed geometrically,
+
+    .. math::
+        σ_t = σ \, r^{t/T}, \qquad r = \exp(−0.6 \, T/N) \text{ in } [10^{-8}, 0.1],
+
+    over the T steps of the budget; N is the number of weights. Unless given, K is such
+    that :math:`T = 10 N \, (E / 1000 N)^{0.3}` for E evaluations, and at least
+    4 + 3 log N: more candidates rather than more steps find the global minimum of a
+    rugged function. ``benchmarks/rastrigin.py`` measures this.
+
+    Args:
+      fun: ``fun(x) -> scalar``, traceable by JAX; ``ask`` and ``tell`` are for others.
+      x0: the start, a pytree with at least one floating or complex leaf.
+      sigma: initial spread, in units of x: about the distance to be searched. A third
+        of the width of the bounds is a good choice.
+      max_evaluations: E; as many whole steps of K evaluations as fit in are made.
+      bounds: ``(lower, upper)``, each a number or a pytree like ``x0``, ±inf where
+        there is none. Candidates beyond a bound are reflected into the box.
+      num_candidates: K, or ``None`` for the rule above.
+      key: seed or PRNG key.
+      callback: called after every step with the ``MinimizeResult`` so far, whose
+        ``history`` is of that step alone; the search ends if it returns something true
+        or raises ``StopIteration``.
+
+    Returns:
+      A ``MinimizeResult``. With the same arguments it is the same, bit by bit.
+
+    Raises:
+      TypeError: if an argument has the wrong type, or ``fun`` cannot be traced or
+        returns no real floating number.
+      ValueError: if an argument is out of its range, bounds cross, or ``x0`` is outside
+        of them.
+
+    Examples:
+      >>> import jax.numpy as jnp, qiaso_jax
+      >>> def rastrigin(x):
+      ...     return 10 * x.size + jnp.sum(x**2 - 10 * jnp.cos(2 * jnp.pi * x))
+      >>> result = qiaso_jax.minimize(
+      ...     rastrigin, jnp.full(5, 3.0), sigma=2.5, max_evaluations=30_000)
+      >>> print(f"{result.fun:.2f}", result.x.round(2) + 0.0)
+      0.00 [0. 0. 0. 0. 0.]
+    """
+    x0 = jax.tree.map(jnp.asarray, x0)
+    size = sum(leaf.size for leaf in jax.tree.leaves(x0) if is_inexact(leaf))
+    if not size:
+        raise TypeError(
+            "x0 must have at least one floating or complex number to move, got leaves "
+            f"of dtypes {[str(leaf.dtype) for leaf in jax.tree.leaves(x0)]}."
+        )
+    _arguments.scalar("sigma", sigma, above=0)
+    max_evaluations = _arguments.positive_int("max_evaluations", max_evaluations)
+    if num_candidates is None:
+        num_candidates = _default_candidates(max_evaluations, size)
+    num_candidates = _arguments.positive_int("num_candidates", num_candidates)
+    if num_candidates > max_evaluations:
+        raise ValueError(
+            "max_evaluations must be enough for one step of num_candidates = "
+            f"{num_candidates}, got {max_evaluations}."
+        )
+    reflect = reflection(bounds, x0)
+    num_steps = max_evaluations // num_candidates
+    final_ratio = min(max(math.exp(-0.6 * num_steps / size), 1e-8), 0.1)
+    tx = qiaso(
+        num_candidates,
+        optax.exponential_decay(sigma, num_steps, final_ratio),
+        4.0,
+        loss_scaling="rank",
+        key=key,
+    )
+
+    update: Any = tx.update
+
+    def step(carry, _):
+        x, state, best_x, best_value = carry
+        evaluated = []
+
+        def values_of(candidates):
+            candidates = jax.vmap(reflect)(candidates)
+            values = jax.vmap(lambda x: checked_losses(fun(x), (), "fun"))(candidates)
+            evaluated.append((candidates, values.astype(best_value.dtype)))
+            return values
+
+        updates, state = update(None, state, x, candidates_value_fn=values_of)
+        candidates, values = evaluated[0]
+        values = jnp.where(jnp.isfinite(values), values, jnp.inf)
+        winner = jnp.argmin(values)
+        best_x = optax.tree.where(
+            values[winner] < best_value,
+            jax.tree.map(lambda c: c[winner], candidates),
+            best_x,
+        )
+        best_value = jnp.minimum(best_value, values[winner])
+        x = reflect(optax.apply_updates(x, updates))
+        return (x, state, best_x, best_value), state.info
+
+    @partial(jax.jit, static_argnums=1)
+    def steps(carry, length):
+        return jax.lax.scan(step, carry, length=length)
+
+    state: Any = tx.init(x0)
+    carry = (x0, state, x0, jnp.asarray(jnp.inf, state.log_amplitudes.dtype))
+
+    def result(nit, history, success, message):
+        found = bool(jnp.isfinite(carry[3]))
+        return MinimizeResult(
+            x=carry[2],
+            fun=float(carry[3]),
+            nfev=num_candidates * nit,
+            nit=nit,
+            success=success and found,
+            message=message if found else "No value was finite.",
+            history=history,
+        )
+
+    length = num_steps if callback is None else 1
+    done, reports, stopped = 0, [], False
+    while done < num_steps and not stopped:
+        try:
+            carry, report = steps(carry, length)
+        except (
+            jax.errors.TracerArrayConversionError,
+            jax.errors.ConcretizationTypeError,
+        ) as error:
+            raise TypeError(
+                "fun must be traceable by JAX, and needed a concrete value; use "
+                "qiaso_jax.ask and qiaso_jax.tell for functions outside of JAX."
+            ) from error
+        done += length
+        reports.append(report)
+        if callback is not None:
+            so_far = result(done, report, False, "The search is running.")
+            stopped = _wants_to_stop(callback, so_far)
+    history = jax.tree.map(lambda *parts: jnp.concatenate(parts), *reports)
+    if stopped:
+        return result(done, history, False, "The callback ended the search.")
+    return result(done, history, True, "The budget of evaluations is spent.")
+
+
+def _wants_to_stop(callback: Callable[[MinimizeResult], Any], so_far: Any) -> bool:
+    try:
+        return bool(callback(so_far))
+    except StopIteration:
+        return True
+
+
+def _default_candidates(max_evaluations: int, size: int) -> int:
+    """K for E evaluations of a function of N weights: an even number, at most E."""
+    num_steps = 10 * size * (max_evaluations / (1000 * size)) ** 0.3
+    wanted = max(max_evaluations / num_steps, 4 + 3 * math.log(size))
+    return min(2 * round(wanted / 2), max_evaluations)
