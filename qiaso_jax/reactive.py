@@ -1,0 +1,158 @@
+"""Which nodes can change anything: the only ones that are worth perturbing.
+
+Only values are compared, never derivatives: the elementwise functions that follow a
+node are evaluated at v − h, v and v + h, and where a maximum over windows follows, the
+winners of the clean pass are looked up.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from qiaso_jax.interpret import Environment, Program, bind, is_literal
+from qiaso_jax.sites import RESULT, Site
+
+_ELEMENTWISE = frozenset(
+    """
+    abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp
+    convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2
+    expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic lt max min mul
+    ne neg nextafter not or pow reduce_precision rem round rsqrt select_n sign sin sinh
+    sqrt square stop_gradient sub tan tanh xor
+    """.split()
+)
+
+
+def reactive_nodes(
+    program: Program, site: Site, clean: Environment, reach: Any
+) -> jax.Array | None:
+    """Where noise up to ``reach`` at a site can be seen by what follows.
+
+    Args:
+      program: a flattened function.
+      site: in node space.
+      clean: the values of all variables.
+      reach: h > 0, scalar.
+
+    Returns:
+      A boolean array like v, or ``None`` if all nodes react.
+    """
+    return _reacting(program, site.variable, site.uses, clean, reach)
+
+
+def _reacting(
+    program: Program, variable: Any, uses: Any, clean: Environment, reach: Any
+) -> jax.Array | None:
+    value = clean[variable]
+    step = jnp.asarray(reach, value.dtype)
+    # Values at v − h and v + h of all that depends on v alone, node by node.
+    moved = {variable: (value - step, value + step)}
+    seen: list[jax.Array] = []
+    for index, equation in enumerate(program.equations):
+        inputs = {
+            atom
+            for atom in equation.invars
+            if not is_literal(atom)
+            and atom in moved
+            and (atom is not variable or index in uses)
+        }
+        if not inputs:
+            continue
+        if _is_elementwise(equation, variable.aval.shape):
+            moved[equation.outvars[0]] = tuple(
+                bind(
+                    equation,
+                    [
+                        _moved_or_clean(moved, clean, a, i, inputs)
+                        for a in equation.invars
+                    ],
+                )[0]
+                for i in (0, 1)
+            )
+            continue
+        for atom in inputs:
+            wins = None
+            if equation.primitive.name == "reduce_window_max":
+                wins = _winners(program, equation, atom, clean, reach)
+            if wins is None and atom is variable:
+                return None
+            changes = _changes(moved[atom], clean[atom])
+            seen.append(changes if wins is None else changes & wins)
+    if RESULT in uses and program.losses is variable:
+        return None
+    if not is_literal(program.losses) and program.losses in moved:
+        seen.append(_changes(moved[program.losses], clean[program.losses]))
+    if not seen:
+        return jnp.zeros(value.shape, bool)
+    mask = seen[0]
+    for other in seen[1:]:
+        mask = mask | other
+    return mask
+
+
+def _is_elementwise(equation: Any, shape: tuple[int, ...]) -> bool:
+    return (
+        equation.primitive.name in _ELEMENTWISE
+        and len(equation.outvars) == 1
+        and equation.outvars[0].aval.shape == shape
+    )
+
+
+def _moved_or_clean(
+    moved: Mapping[Any, Any], clean: Environment, atom: Any, i: int, inputs: set[Any]
+) -> Any:
+    if not is_literal(atom) and atom in inputs:
+        return moved[atom][i]
+    return clean.read(atom)
+
+
+def _changes(moved: tuple[Any, ...], clean: Any) -> jax.Array:
+    below, above = moved
+    return (below != clean) | (above != clean)
+
+
+def _winners(
+    program: Program, equation: Any, atom: Any, clean: Environment, reach: Any
+) -> jax.Array | None:
+    """Where ``atom`` is the maximum of a window that itself reacts, or None."""
+    params = equation.params
+    dilated = any(
+        d != 1 for d in (*params["base_dilation"], *params["window_dilation"])
+    )
+    window, strides = params["window_dimensions"], params["window_strides"]
+    if dilated or any(
+        low >= size or high >= size
+        for (low, high), size in zip(params["padding"], window, strict=True)
+    ):
+        return None
+    (output,) = equation.outvars
+    value, highest = clean[atom], clean[output]
+    uses = frozenset(
+        i for i, e in enumerate(program.equations) if any(a is output for a in e.invars)
+    )
+    if program.losses is output:
+        uses |= {RESULT}
+    reacts = _reacting(program, output, uses, clean, reach)
+    nowhere = jnp.asarray(jnp.inf, value.dtype)
+    if reacts is not None:
+        highest = jnp.where(reacts, highest, nowhere)
+    # A position wins a window if it reaches the lowest of the maxima of its windows,
+    # which the transposed arrangement of windows brings together.
+    padding = []
+    for size, length, count, stride, (low, _) in zip(
+        window, value.shape, highest.shape, strides, params["padding"], strict=True
+    ):
+        before = size - 1 - low
+        padding.append((before, length + size - 2 - before - (count - 1) * stride))
+    lowest = jax.lax.reduce_window(
+        highest,
+        nowhere,
+        jax.lax.min,
+        window,
+        (1,) * len(window),
+        padding,
+        base_dilation=strides,
+    )
+    return value >= lowest
