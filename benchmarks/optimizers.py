@@ -57,7 +57,7 @@ def build(
     """The optimizer called ``name`` for ``network``, whose parameters are so shaped."""
     batch_size = None
     if network.convolutional and jax.default_backend() == "cpu":
-        # A convolution mapped over kernels is a grouped one, slower than one by one.
+        # All candidates' activations at once leave the cache, and need gigabytes.
         batch_size = 1
     setting = setting._replace(candidate_batch_size=batch_size)
     return REGISTRY[name].make(Objective(network.apply), setting, params_shape)
