@@ -168,12 +168,20 @@ def _unroll(params: dict[str, Any], operands: Sequence[_Tagged]) -> list[_Tagged
     return [*carry, *results]
 
 
-def _flatten(
+def _resized(leaves: Sequence[Any], size: int) -> list[jax.ShapeDtypeStruct]:
+    """The shapes of ``leaves`` with ``size`` examples along their first axis."""
+    return [jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype) for x in leaves]
+
+
+def flatten(
     fun: Callable[[Sequence[Any], Sequence[Any]], Any],
-    parameters: Sequence[jax.ShapeDtypeStruct],
-    batch: Sequence[jax.ShapeDtypeStruct],
+    parameters: Sequence[Any],
+    batch: Sequence[Any],
+    size: int,
 ) -> Program:
-    """Traces ``fun(parameters, batch)`` to a program without example axes."""
+    """As ``trace``, without finding the example axes."""
+    parameters = [jax.ShapeDtypeStruct(p.shape, p.dtype) for p in parameters]
+    batch = _resized(batch, size)
     closed = jax.make_jaxpr(fun)(parameters, batch)
     tags = [True] * len(parameters) + [False] * len(batch)
 
@@ -184,6 +192,10 @@ def _flatten(
     flat = jax.make_jaxpr(inlined)(*parameters, *batch)
     jaxpr = flat.jaxpr
     losses = jaxpr.outvars[0]
+    if losses.aval.shape != (size,):
+        raise ValueError(
+            f"it returns losses of shape {losses.aval.shape} for {size} examples"
+        )
     needed, kept = {losses} if not is_literal(losses) else set(), []
     for equation in reversed(jaxpr.eqns):
         if needed.intersection(equation.outvars):
@@ -197,13 +209,6 @@ def _flatten(
         losses=losses,
         example_axes={},
     )
-
-
-def resized(
-    leaves: Sequence[jax.ShapeDtypeStruct], size: int
-) -> list[jax.ShapeDtypeStruct]:
-    """The shapes of ``leaves`` with ``size`` examples along their first axis."""
-    return [jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype) for x in leaves]
 
 
 def trace(
@@ -226,13 +231,9 @@ def trace(
     Raises:
       ValueError: if the computation is another one at another size of the batch.
     """
-    shapes = [jax.ShapeDtypeStruct(p.shape, p.dtype) for p in parameters]
-    program = _flatten(fun, shapes, resized(batch, size))
-    return program._replace(
-        example_axes=_example_axes(
-            program, _flatten(fun, shapes, resized(batch, size + 1)), size
-        )
-    )
+    program = flatten(fun, parameters, batch, size)
+    other = flatten(fun, parameters, batch, size + 1)
+    return program._replace(example_axes=_example_axes(program, other, size))
 
 
 def _example_axes(program: Program, other: Program, size: int) -> dict[Any, Any]:

@@ -1,48 +1,188 @@
-"""node_qiaso: a superposition per example, in node space."""
+"""node_qiaso: a superposition of every example for itself, in node space.
+
+One step: the clean pass, the choice of examples, the noise at the sites, the losses of
+all candidates, their amplitudes, and the expected displacement, brought back to the
+parameters. Where the noise goes is found by ``qiaso_jax.sites``.
+"""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from qiaso_jax import _arguments
+from qiaso_jax._arguments import PyTree, ScalarOrSchedule
 from qiaso_jax.amplitudes import uniform
-from qiaso_jax.evaluation import accepted_arguments
-from qiaso_jax.interpret import Environment, Program, evaluate, trace
-from qiaso_jax.reactive import reactive_nodes
-from qiaso_jax.sites import Site, Sites, find_sites, perturbed_losses, pull_back
-from qiaso_jax.state import QIASOState, empty_info
+from qiaso_jax.interpret import evaluate
+from qiaso_jax.noise import (
+    PAIRS_PER_WORD,
+    REACH,
+    SiteNoise,
+    site_noises,
+)
+from qiaso_jax.sites import perturbed_losses
+from qiaso_jax.spaces import Space, bind_model, checked_space, lay_out
+from qiaso_jax.state import QIASOInfo, QIASOState, empty_info
 from qiaso_jax.superposition import is_inexact
 
-PyTree = Any
+UNIFORM_SHARE = 0.1
+"""m: the share of the draws of examples that does not look at their losses."""
+
+_PAIRS_AT_A_TIME = 5
 
 
 def node_qiaso(
     num_candidates: int = 30,
-    sigma=0.02,
-    eta=0.0,
+    sigma: ScalarOrSchedule = 0.02,
+    eta: ScalarOrSchedule = 0.0,
     *,
-    optimizer,
+    optimizer: optax.GradientTransformation,
     examples: float = 0.25,
     noise: str = "rademacher",
     reactive_only: bool = True,
     candidate_batch_size: int | None = None,
     batch_argnames: Sequence[str] | None = None,
-    space="auto",
-    key=0,
-):
-    num_pairs = num_candidates // 2
+    space: Space = "auto",
+    key: Any = 0,
+) -> optax.GradientTransformationExtraArgs:
+    r"""QIASO with a superposition per example, evaluated in node space.
+
+    Changing the weights of a layer by σ z x_nᵀ/‖x_n‖² changes its output on example n
+    by σ z. So K weight candidates *of every example* are evaluated by adding noise to
+    the outputs of all layers at once, and the exponential weights (Eq 16, from a
+    uniform prior) and the expectation (Eq 2) are those of each example:
+
+    .. math::
+      L_{nk} = \ell_n(y + \sigma z_{nk}), \qquad
+      p_{nk} \propto e^{-\eta (L_{nk} - \bar L_n)/s}, \qquad
+      d_n = \frac{s}{\eta\sigma} \sum_k p_{nk} z_{nk}, \qquad
+      \hat g = -\frac1B \sum_n T_n^\top d_n,
+
+    where T_n is the linear map from a parameter to the layer's output and s the root
+    mean square over the examples of the standard deviation over the candidates. The
+    factor before the sum gives ĝ the scale of a gradient at any η; its limit η → 0
+    has the linear weights −(L_nk − L̄_n)/(Kσ) for p_nk, and for small σ its expectation
+    is the gradient of the mean loss. No derivative of the loss or of an activation is
+    taken: step functions, quantisers and 0–1 losses train too.
+
+    Two selections keep the expectation and lower the variance. Nodes whose output
+    cannot change anything (their activation is flat from y − σ to y + σ, or another
+    position wins their max-pooling) get no noise. And candidates are evaluated for a
+    fraction of the minibatch only, drawn in proportion to the excess of the clean
+    loss over the lowest, with 10 % of uniform draws, and weighted by the inverse
+    probability.
+
+    The sites are found in the jaxpr of ``value_fn``, so any model will do. Parameters
+    that enter in no linear way, or inside a ``while`` loop or a data-dependent
+    ``cond``, get noise themselves, from the same forward passes. A parameter under
+    ``stop_gradient`` stays as it is. Functions that mix examples, such as batch norm
+    in training mode, work, but what one example's noise does to another's loss is
+    not credited, and a layer's statistics are those of the examples selected: prefer
+    stored statistics, or ``examples=1.0``. Call ``update`` within ``jax.jit``.
+
+    Args:
+      num_candidates: K, even: candidates come in antithetic pairs.
+      sigma: σ > 0, the spread of the superposition; a number or an optax schedule.
+        Step activations want one as large as their pre-activations, 0.1 or more.
+      eta: η ≥ 0, the inverse temperature; a number or an optax schedule. 0 stands for
+        the limit, the most accurate for small σ; exponential weights stay bounded
+        under outliers and large σ.
+      optimizer: what the pseudo-gradient ĝ is handed to, for instance
+        ``optax.adam(1e-3)``.
+      examples: f in (0, 1], the fraction of the minibatch candidates are evaluated for.
+      noise: "rademacher" (the cheapest, and the lowest variance) or "gaussian".
+      reactive_only: whether only nodes that can react get noise.
+      candidate_batch_size: how many candidates are evaluated at a time, which bounds
+        the memory; the largest even divisor of K up to it is used. ``None`` for 10, or
+        less where all examples are used.
+      batch_argnames: the arguments of ``value_fn`` that carry the batch along the
+        first axes of their arrays; ``None`` for all those whose arrays all do.
+      space: where the noise goes. "node": added to the outputs; "example": to the
+        weights, of every example for itself; "weights": to the weights, of all
+        examples alike; "auto": the one of less variance for each site; or a mapping
+        of the paths that ``node_sites`` lists to these.
+      key: an int or a PRNG key.
+
+    Returns:
+      An ``optax.GradientTransformationExtraArgs`` with a ``QIASOState``. Its
+      ``update(updates, state, params, *, value_fn, **kwargs)`` takes
+      ``value_fn(params, **kwargs) -> [B]``, a loss per example, and forwards the
+      keyword arguments that its signature names. The centre is ``params + updates``
+      and the result ``updates + displacement``; ``updates=None`` stands for zeros.
+
+      In ``state.info``, ``expected_loss`` is the mean over the minibatch of the clean
+      loss, plus what the candidates' expectation differs from it by in the examples
+      drawn; ``kl``, ``entropy`` and ``effective_candidates`` are means over those;
+      ``num_nonfinite`` counts evaluations, of K per example.
+
+    Raises:
+      TypeError, ValueError: if an argument is of the wrong type or out of range; in
+        ``update`` if ``params`` or ``value_fn`` is missing, if the losses are not one
+        array of shape ``[B]``, if the batch cannot be told from the other arguments,
+        or if no parameter enters linearly.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, optax, qiaso_jax
+      >>> def zero_one_loss(params, x, y):
+      ...     hidden = jnp.sign(x @ params["in"] + params["bias"])
+      ...     return (hidden @ params["out"] * y < 0).astype(jnp.float32)
+      >>> x = jax.random.normal(jax.random.key(0), (256, 2))
+      >>> y = jnp.sign(x[:, 0] * x[:, 1])
+      >>> keys = jax.random.split(jax.random.key(1))
+      >>> params = {"in": jax.random.normal(keys[0], (2, 32)),
+      ...     "bias": jnp.zeros(32), "out": jax.random.normal(keys[1], (32,))}
+      >>> tx = qiaso_jax.node_qiaso(sigma=0.5, optimizer=optax.adam(0.03))
+      >>> state = tx.init(params)
+      >>> @jax.jit
+      ... def step(params, state):
+      ...     updates, state = tx.update(
+      ...         None, state, params, value_fn=zero_one_loss, x=x, y=y)
+      ...     return optax.apply_updates(params, updates), state
+      >>> for _ in range(200):
+      ...     params, state = step(params, state)
+      >>> print(bool(zero_one_loss(params, x, y).mean() < 0.05))
+      True
+
+    References:
+      Sajjad and AL Sobhi, The quantum-inspired adaptive superposition optimization for
+      neural network training, AIMS Mathematics 2026. Perturbing nodes: Widrow and
+      Lehr, 30 years of adaptive neural networks, Proceedings of the IEEE 1990.
+    """
+    num_candidates = _arguments.positive_int("num_candidates", num_candidates)
+    if num_candidates % 2:
+        raise ValueError(
+            "num_candidates must be even, as candidates come in antithetic pairs; "
+            f"got {num_candidates}."
+        )
+    _arguments.scalar_or_schedule("sigma", sigma, above=0)
+    _arguments.scalar_or_schedule("eta", eta, at_least=0)
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            "optimizer must be an optax gradient transformation, such as "
+            f"optax.adam(1e-3); got {optimizer!r}."
+        )
+    _arguments.scalar("examples", examples, above=0, at_most=1)
+    _arguments.one_of("noise", noise, REACH)
+    if candidate_batch_size is not None:
+        candidate_batch_size = _arguments.positive_int(
+            "candidate_batch_size", candidate_batch_size
+        )
+    if isinstance(batch_argnames, str):
+        raise TypeError(
+            "batch_argnames must be a sequence of names, such as "
+            f"({batch_argnames!r},); got the string {batch_argnames!r}."
+        )
+    space = checked_space(space)
     key_data, key_impl = _arguments.prng_key(key)
     inner = optax.masked(optimizer, lambda tree: jax.tree.map(is_inexact, tree))
-    chunk = _largest_divisor(
-        num_pairs, 5 if candidate_batch_size is None else max(1, candidate_batch_size // 2)
-    )
+    num_pairs = num_candidates // 2
 
-    def init(params):
-        dtype = jnp.float32
+    def init(params: PyTree) -> QIASOState:
+        dtype = _amplitude_dtype(params)
         return QIASOState(
             step=jnp.zeros((), jnp.int32),
             key=key_data,
@@ -52,7 +192,21 @@ def node_qiaso(
             info=empty_info(num_candidates, dtype),
         )
 
-    def update(updates, state, params=None, *, value_fn=None, **kwargs):
+    def update(
+        updates: PyTree | None,
+        state: Any,
+        params: PyTree | None = None,
+        *,
+        value_fn: Any = None,
+        **kwargs: Any,
+    ) -> tuple[PyTree, QIASOState]:
+        if params is None or value_fn is None:
+            raise ValueError(
+                "node_qiaso evaluates the loss itself: call update(updates, state, "
+                "params, value_fn=..., **batch); got "
+                f"{'params' if params is None else 'value_fn'}=None."
+            )
+        params = jax.tree.map(jnp.asarray, params)
         if updates is None:
             updates = optax.tree.zeros_like(params)
         centre = jax.tree.map(
@@ -63,132 +217,274 @@ def node_qiaso(
         next_key, select_key, noise_key = jax.random.split(
             jax.random.wrap_key_data(state.key, impl=key_impl), 3
         )
-        sigma_now = _arguments.at_step(sigma, state.step)
-        eta_now = _arguments.at_step(eta, state.step)
-        kwargs = accepted_arguments(value_fn, kwargs)
-        leaves, treedef = jax.tree.flatten(centre)
-        size = jax.eval_shape(lambda p: value_fn(p, **kwargs), centre).shape[0]
-        names = [
-            n
-            for n, v in kwargs.items()
-            if all(jnp.ndim(x) and jnp.shape(x)[0] == size for x in jax.tree.leaves(v))
-        ]
-        fixed = {n: v for n, v in kwargs.items() if n not in names}
-        batch, batchdef = jax.tree.flatten({n: kwargs[n] for n in names})
+        dtype = state.log_amplitudes.dtype
+        sigma_now = jnp.asarray(_arguments.at_step(sigma, state.step), dtype)
+        eta_now = jnp.asarray(_arguments.at_step(eta, state.step), dtype)
+        model = bind_model(value_fn, centre, kwargs, batch_argnames)
+        size = max(1, round(examples * model.size))
+        layout = lay_out(model, size, space)
 
-        def fun(leaves, batch):
-            return value_fn(
-                jax.tree.unflatten(treedef, leaves),
-                **jax.tree.unflatten(batchdef, batch),
-                **fixed,
-            )
-
-        b = max(1, round(examples * size))
-        program = trace(fun, leaves, batch, b)
-        sites = find_sites(program, frozenset())
-
-        # clean
-        if b < size:
-            clean_losses = fun(leaves, batch)
-            rows, weights = _telling(select_key, clean_losses, b)
+        # Choose the examples.
+        batch = model.batch
+        share = jnp.full((size,), 1 / size, dtype)
+        clean_loss = None
+        if size < model.size:
+            clean_losses = model.losses(model.leaves, batch).astype(dtype)
+            clean_loss = jnp.mean(clean_losses)
+            rows, share = telling_examples(select_key, clean_losses, size)
             batch = [x[rows] for x in batch]
-        clean = evaluate(program, leaves, batch)
-        if b == size:
-            clean_losses, weights = clean.read(program.losses), jnp.ones(b)
-        masks = [
-            reactive_nodes(program, site, clean, sigma_now)
-            if reactive_only and site.axis is not None
-            else None
-            for site in sites.sites
-        ]
-        draw = _rademacher(noise_key, sites, masks, num_pairs)
-        losses_of = perturbed_losses(program, sites, clean)
 
-        def pair(j):
-            us = draw(j, sigma_now)
-            return jax.vmap(lambda sign: losses_of([sign.astype(u.dtype) * u for u in us]))(
-                jnp.array([1.0, -1.0])
+        # Evaluate.
+        program = layout.program
+        clean = evaluate(program, model.leaves, batch)
+        clean_drawn = clean.read(program.losses).astype(dtype)
+        if clean_loss is None:
+            clean_loss = jnp.mean(clean_drawn)
+        noises = site_noises(layout, clean, sigma_now, noise, reactive_only, size)
+        losses_of = perturbed_losses(program, layout.sites, clean)
+        pairs = _Pairs(
+            noise_key, noises, num_pairs, _at_a_time(candidate_batch_size, examples)
+        )
+
+        def losses_of_pair(sources, pair):
+            moves = [
+                n.displacement(source, pair)
+                for n, source in zip(noises, sources, strict=True)
+            ]
+            both = jnp.array([1, -1], jnp.int8)
+            signed = jax.vmap(
+                lambda sign: losses_of([sign.astype(u.dtype) * u for u in moves])
             )
+            return signed(both).astype(dtype)
 
-        js = jnp.arange(num_pairs).reshape(-1, chunk)
-        losses = jax.lax.map(jax.vmap(pair), js).reshape(num_pairs, 2, b)
-        diff = losses[:, 0] - losses[:, 1]
-        c = -diff / (2 * sigma_now * num_pairs) * (weights / b)[None]
+        losses = pairs.map(losses_of_pair)
 
-        def add(acc, x):
-            js, cs = x
-            for i in range(chunk):
-                zs = draw(js[i], None)
-                acc = [
-                    a + z(_expand(cs[i], site)) for a, z, site in zip(acc, zs, sites.sites)
-                ]
-            return acc, None
+        # Amplify.
+        weights, log_p = pair_weights(losses, eta_now, sigma_now, share)
+        info = _measure(losses, log_p, clean_loss, clean_drawn, share)
+        any_finite = jnp.any(jnp.isfinite(losses))
+        info = info._replace(
+            num_skipped=state.info.num_skipped + jnp.where(any_finite, 0, 1),
+            collapsed=any_finite,
+        )
 
-        acc = [jnp.zeros(s.variable.aval.shape) for s in sites.sites]
-        acc, _ = jax.lax.scan(add, acc, (js, c.reshape(-1, chunk, b)))
-        cots = [
-            -a if m is None else jnp.where(m, -a, 0) for a, m in zip(acc, masks)
-        ]
-        grads = pull_back(program, sites, cots, clean)
-        grads = [jnp.zeros_like(l) if g is None else g for g, l in zip(grads, leaves)]
-        grads = jax.tree.unflatten(treedef, grads)
-        moved, opt_state = inner.update(grads, state.opt_state, centre)
-        updates = jax.tree.map(lambda u, d: u + d, updates, moved)
+        # Collapse.
+        def add_pair(totals, sources, pair, weight):
+            return [
+                n.add(total, source, pair, weight)
+                for n, total, source in zip(noises, totals, sources, strict=True)
+            ]
+
+        totals = pairs.sum(add_pair, [n.zero(dtype) for n in noises], weights)
+        gradients = [jnp.zeros_like(leaf) for leaf in model.leaves]
+        for n, total in zip(noises, totals, strict=True):
+            for leaf, part in n.gradients(total, clean).items():
+                gradients[leaf] += part.astype(gradients[leaf].dtype)
+        moved, opt_state = inner.update(
+            jax.tree.unflatten(jax.tree.structure(centre), gradients),
+            state.opt_state,
+            centre,
+        )
+        moved, opt_state = optax.tree.where(
+            any_finite,
+            (moved, opt_state),
+            (optax.tree.zeros_like(moved), state.opt_state),
+        )
+        updates = jax.tree.map(
+            lambda u, d: (u + d).astype(d.dtype) if is_inexact(d) else u,
+            updates,
+            moved,
+        )
         return updates, QIASOState(
             step=optax.safe_increment(state.step),
             key=jax.random.key_data(next_key),
             candidates=(),
             log_amplitudes=state.log_amplitudes,
             opt_state=opt_state,
-            info=state.info._replace(expected_loss=jnp.mean(clean_losses)),
+            info=info,
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _largest_divisor(n, at_most):
-    return max(d for d in range(1, n + 1) if n % d == 0 and d <= at_most)
+def telling_examples(
+    key: jax.Array, losses: jax.Array, count: int
+) -> tuple[jax.Array, jax.Array]:
+    """Draws examples in proportion to what they can teach.
 
+    q_n = (1 − m)(ℓ_n − min ℓ)/Σ + m/B, with m of 10 %. The draws are systematic: of n
+    there are ⌊count · q_n⌋ or one more, in expectation count · q_n.
 
-def _expand(c, site):
-    shape = site.variable.aval.shape
-    if site.axis is None:
-        return jnp.broadcast_to(jnp.sum(c), shape)
-    axis, repeats = site.axis
-    c = jnp.repeat(c, repeats) if repeats > 1 else c
-    return jnp.expand_dims(c, [i for i in range(len(shape)) if i != axis])
+    Args:
+      key: a PRNG key.
+      losses: ℓ, shape ``[B]``; those not finite count as the lowest.
+      count: b, how many to draw.
 
-
-def _rademacher(key, sites, masks, num_pairs):
-    assert num_pairs <= 32
-    keys = jax.random.split(key, len(sites.sites))
-    words = [
-        jax.random.bits(k, s.variable.aval.shape, jnp.uint32)
-        for k, s in zip(keys, sites.sites)
-    ]
-
-    def draw(j, sigma):
-        j = j.astype(jnp.uint32)
-        if sigma is None:
-            return [
-                lambda c, w=w: jnp.where((w >> j) & 1 == 1, c, -c) for w in words
-            ]
-        out = []
-        for s, m, w in zip(sites.sites, masks, words):
-            amp = jnp.asarray(sigma, s.variable.aval.dtype)
-            amp = jnp.where(m, amp, 0) if m is not None else amp
-            out.append(jnp.where((w >> j) & 1 == 1, amp, -amp))
-        return out
-
-    return draw
-
-
-def _telling(key, losses, count, mix=0.1):
+    Returns:
+      Their indices, shape ``[b]``, and their shares 1/(b B q_n) in a mean over the
+      minibatch.
+    """
     size = losses.shape[0]
-    excess = losses - jnp.min(losses)
-    q = (1 - mix) * excess / jnp.maximum(jnp.sum(excess), 1e-30) + mix / size
-    q = q / jnp.sum(q)
-    cum = jnp.cumsum(q)
-    u = (jnp.arange(count) + jax.random.uniform(key)) / count
-    rows = jnp.clip(jnp.searchsorted(cum, u * cum[-1]), 0, size - 1)
-    return rows, 1 / (size * q[rows])
+    finite = jnp.isfinite(losses)
+    lowest = jnp.min(jnp.where(finite, losses, jnp.inf))
+    excess = jnp.where(finite, losses - lowest, 0)
+    total = jnp.sum(excess)
+    tells = jnp.isfinite(total) & (total > 0)
+    chance = jnp.where(tells, excess / jnp.where(tells, total, 1), 1 / size)
+    chance = (1 - UNIFORM_SHARE) * chance + UNIFORM_SHARE / size
+    edges = jnp.cumsum(chance)
+    start = jax.random.uniform(key, (), losses.dtype)
+    ticks = (jnp.arange(count) + start) * (edges[-1] / count)
+    rows = jnp.clip(jnp.searchsorted(edges, ticks, side="right"), 0, size - 1)
+    return rows, 1 / (count * size * chance[rows])
+
+
+def pair_weights(
+    losses: jax.Array, eta: jax.Array, sigma: jax.Array, share: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Weights of the pairs' directions, and log-amplitudes of the candidates (Eq 16).
+
+    Args:
+      losses: L, shape ``[P, 2, b]``: of both candidates of every pair.
+      eta: η ≥ 0.
+      sigma: σ.
+      share: of the examples in a mean over the minibatch, shape ``[b]``.
+
+    Returns:
+      The weight of each direction in the expected displacement of its example, times
+      the share, shape ``[P, b]``; and log p, of the shape of the losses.
+    """
+    num_candidates = losses.shape[0] * losses.shape[1]
+    finite = jnp.isfinite(losses)
+    both = jnp.all(finite, axis=1)
+    count = jnp.sum(finite, axis=(0, 1))
+    safe_count = jnp.maximum(count, 1).astype(losses.dtype)
+    values = jnp.where(finite, losses, 0)
+    mean = jnp.sum(values, axis=(0, 1)) / safe_count
+    centred = jnp.where(finite, losses - mean[None, None], 0)
+    variance = jnp.sum(centred**2, axis=(0, 1)) / safe_count
+    scale = jnp.sqrt(jnp.sum(share * variance) / jnp.sum(share))
+    scale = jnp.where(scale > 0, scale, 1)
+    # An example that lost all candidates keeps the prior, and teaches nothing.
+    excluded = ~finite & (count > 0)[None, None]
+    exponents = jnp.where(excluded, -jnp.inf, -eta * centred / scale)
+    log_p = jax.nn.log_softmax(exponents, axis=(0, 1))
+    p = jnp.exp(log_p)
+    positive = eta > 0
+    exponential = (p[:, 0] - p[:, 1]) * scale / (jnp.where(positive, eta, 1) * sigma)
+    linear = -(values[:, 0] - values[:, 1]) / (num_candidates * sigma)
+    linear = jnp.where(both, linear, 0)
+    return jnp.where(positive, exponential, linear) * share[None], log_p
+
+
+class _Pairs(NamedTuple):
+    """Goes through all pairs, some at a time."""
+
+    key: jax.Array
+    noises: Sequence[SiteNoise]
+    num_pairs: int
+    at_a_time: int
+
+    def map(self, fun: Callable[[list[Any], jax.Array], jax.Array]) -> jax.Array:
+        """``fun(sources, pair)`` of every pair, stacked."""
+
+        def of_group(group):
+            vectorised = jax.vmap(partial(fun, self._sources(group)))
+            return jax.lax.map(vectorised, self._indices())
+
+        results = self._each(of_group)
+        return results.reshape(self.num_pairs, *results.shape[-2:])
+
+    def sum(
+        self,
+        add: Callable[[Any, list[Any], jax.Array, jax.Array], Any],
+        zero: Any,
+        weights: jax.Array,
+    ) -> Any:
+        """``add(total, sources, pair, weights[pair])`` one after the other."""
+        groups = self.num_pairs // self._group
+        weights = weights.reshape(groups, -1, self._chunk, weights.shape[-1])
+
+        def of_group(totals, inputs):
+            group, rows = inputs
+            sources = self._sources(group)
+
+            def of_chunk(totals, inputs):
+                pairs, rows = inputs
+                for i in range(self._chunk):
+                    totals = add(totals, sources, pairs[i], rows[i])
+                return totals, None
+
+            totals, _ = jax.lax.scan(of_chunk, totals, (self._indices(), rows))
+            return totals, None
+
+        totals, _ = jax.lax.scan(of_group, zero, (jnp.arange(groups), weights))
+        return totals
+
+    @property
+    def _group(self) -> int:
+        return _largest_divisor(self.num_pairs, PAIRS_PER_WORD)
+
+    @property
+    def _chunk(self) -> int:
+        return _largest_divisor(self._group, self.at_a_time)
+
+    def _indices(self) -> jax.Array:
+        return jnp.arange(self._group).reshape(-1, self._chunk)
+
+    def _each(self, of_group):
+        groups = self.num_pairs // self._group
+        if groups == 1:
+            return of_group(0)
+        return jax.lax.map(of_group, jnp.arange(groups))
+
+    def _sources(self, group: Any) -> list[Any]:
+        keys = jax.random.split(jax.random.fold_in(self.key, group), len(self.noises))
+        return [n.source(k) for n, k in zip(self.noises, keys, strict=True)]
+
+
+def _largest_divisor(number: int, at_most: int) -> int:
+    return max(d for d in range(1, min(number, at_most) + 1) if number % d == 0)
+
+
+def _at_a_time(candidate_batch_size: int | None, examples: float) -> int:
+    if candidate_batch_size is not None:
+        return max(1, candidate_batch_size // 2)
+    return max(1, math.floor(_PAIRS_AT_A_TIME * min(1.0, 0.25 / examples)))
+
+
+def _amplitude_dtype(params: PyTree) -> Any:
+    """Float32, or the precision of the widest weights."""
+    widest = jnp.dtype(jnp.float32)
+    for leaf in jax.tree.leaves(params):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            widest = jnp.promote_types(widest, leaf.dtype)
+    return widest
+
+
+def _measure(
+    losses: jax.Array,
+    log_p: jax.Array,
+    clean_loss: jax.Array,
+    clean_drawn: jax.Array,
+    share: jax.Array,
+) -> QIASOInfo:
+    """The report, as means over the examples drawn."""
+    num_candidates = losses.shape[0] * losses.shape[1]
+    finite = jnp.isfinite(losses) & jnp.isfinite(clean_drawn)[None, None]
+    p = jnp.exp(log_p)
+    excess = jnp.where(finite, losses - clean_drawn[None, None], 0)
+    expected = jnp.sum(p * excess, axis=(0, 1))
+    entropy = -jnp.sum(jnp.where(p > 0, p * log_p, 0), axis=(0, 1))
+    log_k = jnp.log(jnp.asarray(num_candidates, losses.dtype))
+    mean_excess = jnp.sum(share[None, None] * excess, axis=-1)
+    uniform_excess = jnp.mean(excess, axis=(0, 1))
+    return empty_info(num_candidates, losses.dtype)._replace(
+        expected_loss=clean_loss + jnp.sum(share * expected),
+        best_loss=clean_loss + jnp.min(mean_excess),
+        expected_decrease=jnp.sum(share * (uniform_excess - expected)),
+        kl=log_k - jnp.mean(entropy),
+        entropy=jnp.mean(entropy),
+        effective_candidates=jnp.mean(1 / jnp.sum(p**2, axis=(0, 1))),
+        num_nonfinite=jnp.sum(~jnp.isfinite(losses), dtype=jnp.int32),
+    )

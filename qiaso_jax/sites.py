@@ -10,7 +10,6 @@ that a product, the bias added to it and a reshape are one site, at its end.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from qiaso_jax.interpret import (
@@ -25,28 +24,28 @@ from qiaso_jax.interpret import (
 RESULT = -1
 """Stands for the result of a program where the index of an equation is expected."""
 
-_KINDS = {
-    "dot_general": "product",
-    "conv_general_dilated": "convolution",
-    "gather": "embedding",
-    "add": "bias",
-    "add_any": "bias",
-    "sub": "bias",
-    "mul": "scaling",
-    "div": "scaling",
+_REARRANGING = {
+    "convert_element_type",
+    "copy",
+    "copy_p",
+    "expand_dims",
+    "neg",
+    "reshape",
+    "squeeze",
+    "transpose",
 }
-
-_REARRANGING = frozenset(
-    ["convert_element_type", "copy", "copy_p", "expand_dims", "neg", "reshape"]
-    + ["squeeze", "transpose"]
-)
-_PATCHWORK = frozenset(["concatenate", "pad", "select_n"])
-_LINEAR = _PATCHWORK | frozenset(
-    ["broadcast_in_dim", "cumsum", "dynamic_slice", "gather", "reduce_sum"]
-    + ["rev", "slice"]
-)
-_SUMS = frozenset(["add", "add_any", "sub"])
-_PRODUCTS = frozenset(["conv_general_dilated", "dot_general"])
+PATCHWORK = {"concatenate", "pad", "select_n"}
+_LINEAR = PATCHWORK | {
+    "broadcast_in_dim",
+    "cumsum",
+    "dynamic_slice",
+    "gather",
+    "reduce_sum",
+    "rev",
+    "slice",
+}
+SUMS = {"add", "add_any", "sub"}
+PRODUCTS = {"conv_general_dilated", "dot_general"}
 
 
 class Site(NamedTuple):
@@ -148,9 +147,9 @@ class _Search:
         else:
             through = frozenset()
         for position, variable in enumerate(variables):
-            if is_open[position] and position not in through:
-                if equation.primitive.name != "stop_gradient":
-                    self._settle(variable, [index])
+            stays_open = is_open[position] and position not in through
+            if stays_open and equation.primitive.name != "stop_gradient":
+                self._settle(variable, [index])
         if through:
             self._carried[index] = through
             (output,) = equation.outvars
@@ -183,11 +182,11 @@ class _Search:
         disjoint = sum(len(self._open[variables[p]]) for p in opened) == len(
             frozenset().union(*(self._open[variables[p]] for p in opened))
         )
-        if name in _REARRANGING or name in _SUMS:
+        if name in _REARRANGING or name in SUMS:
             return opened
         if name in _LINEAR:
             return pure
-        if name in _PRODUCTS:
+        if name in PRODUCTS:
             return pure if disjoint or len(pure) == 1 else frozenset()
         if name == "mul":
             if len(opened) == 2:
@@ -212,83 +211,6 @@ def _uses(program: Program) -> dict[Any, list[int]]:
     if not is_literal(program.losses):
         uses.setdefault(program.losses, []).append(RESULT)
     return uses
-
-
-def linear_map(
-    program: Program, sites: Sites, site: Site, leaf: int, clean: Environment
-) -> Callable[[Any], Any]:
-    """The linear map parameter ``leaf`` → v, all else as in the clean pass."""
-    segment, wanted = [], {site.variable}
-    for index in range(len(program.equations) - 1, -1, -1):
-        equation = program.equations[index]
-        if index in sites.carried and wanted.intersection(equation.outvars):
-            segment.append(index)
-            wanted.update(equation.invars[p] for p in sites.carried[index])
-
-    def apply(weights):
-        env = {program.parameters[leaf]: weights}
-        for index in reversed(segment):
-            equation = program.equations[index]
-            name, (output,) = equation.primitive.name, equation.outvars
-            moving = {
-                p: env[equation.invars[p]]
-                for p in sites.carried[index]
-                if equation.invars[p] in env
-            }
-            if not moving:
-                continue
-            if name in _SUMS:
-                # What is constant is left out of a linear map.
-                signs = {0: 1, 1: -1 if name == "sub" else 1}
-                terms = [
-                    jnp.broadcast_to(value, output.aval.shape) * signs[p]
-                    for p, value in moving.items()
-                ]
-                env[output] = sum(terms[1:], terms[0])
-                continue
-            operands = [
-                moving[p] if p in moving else clean.read(atom)
-                for p, atom in enumerate(equation.invars)
-            ]
-            if name in _PATCHWORK:
-                operands = [
-                    operand
-                    if p in moving or (name == "select_n" and p == 0)
-                    else jnp.zeros_like(operand)
-                    for p, operand in enumerate(operands)
-                ]
-            (env[output],) = bind(equation, operands)
-        return env[site.variable]
-
-    return apply
-
-
-def pull_back(
-    program: Program,
-    sites: Sites,
-    cotangents: Sequence[Any],
-    clean: Environment,
-) -> list[Any]:
-    """Brings what is known about each v back to the parameters, by transposes.
-
-    Args:
-      program: a flattened function.
-      sites: of ``program``.
-      cotangents: one array like v for each site.
-      clean: the values of all variables.
-
-    Returns:
-      One array, or ``None`` where no site is, per leaf of the parameters.
-    """
-    totals: list[Any] = [None] * len(program.parameters)
-    for site, cotangent in zip(sites.sites, cotangents, strict=True):
-        for leaf in sorted(site.leaves):
-            aval = program.parameters[leaf].aval
-            shape = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
-            apply = linear_map(program, sites, site, leaf, clean)
-            (part,) = jax.linear_transpose(apply, shape)(cotangent)
-            totals[leaf] = part if totals[leaf] is None else totals[leaf] + part
-    return totals
 
 
 def perturbed_losses(
