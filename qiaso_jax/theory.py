@@ -426,9 +426,9 @@ def norm_escape_probability(
         num_weights: number n ≥ 1 of weights, of a shape that broadcasts with theirs.
 
     Returns:
-        The probability, in the common shape. Where n exceeds 1e-4 / machine epsilon (800
-        in float32), by the approximation of Wilson and Hilferty (1931). The error in
-        float32 is at most 1e-4 to n = 1e6, and 3e-4 at n = 1e7.
+        The probability, in the common shape. Where n exceeds 1e-4 / machine epsilon
+        (800 in float32), by the approximation of Wilson and Hilferty (1931). The error
+        in float32 is at most 1e-5 to n = 100, 2e-4 to n = 1e6 and 3e-4 at n = 1e7.
 
     Examples:
         >>> print(f"{norm_escape_probability(2.0, 1.0, 1.0, 2):.4f}")

@@ -445,7 +445,7 @@ class TestEscapeProbability:
         probability = theory.norm_escape_probability(z, 1.0, 1.0, n)
         expected = scipy.stats.chi2.sf(float(z) ** 2, n)
         np.testing.assert_allclose(
-            probability, expected, atol=3e-4 if n > 1e5 else 1e-4
+            probability, expected, atol=1e-5 if n <= 100 else 3e-4
         )
         assert 0 <= probability <= 1
 
