@@ -29,6 +29,7 @@ class Checkpoints:
     def __init__(self, folder: Path, experiment: dict[str, Any]):
         self.folder = folder
         self.experiment = experiment
+        self._last_saved: int | None = None
         self._manager = ocp.CheckpointManager(
             folder.resolve(),
             options=ocp.CheckpointManagerOptions(
@@ -53,7 +54,9 @@ class Checkpoints:
                 raise self._failure(close_error) from close_error
 
     def save(self, epoch: int, state: Any) -> None:
-        """Starts to write ``state``; an earlier failure is raised here."""
+        """Starts to write ``state``, unless it has been; raises earlier failures."""
+        if epoch == self._last_saved:
+            return
         # On the host before training goes on: nothing can change under the writer.
         state = jax.tree.map(np.array, jax.device_get(state))
         about = {"experiment": self.experiment, "digest": digest(state)}
@@ -68,6 +71,7 @@ class Checkpoints:
             )
         except Exception as error:  # orbax and tensorstore raise many kinds
             raise self._failure(error) from error
+        self._last_saved = epoch
 
     def finish(self) -> None:
         """Waits until everything is written."""
@@ -81,9 +85,7 @@ class Checkpoints:
         """The epochs that have a checkpoint, in ascending order."""
         return sorted(self._manager.all_steps())
 
-    def restore(
-        self, like: Any, say: Callable[[str], None]
-    ) -> tuple[int, Any] | None:
+    def restore(self, like: Any, say: Callable[[str], None]) -> tuple[int, Any] | None:
         """The newest usable checkpoint's epoch and state; ``None`` if there is none."""
         for epoch in reversed(self.epochs()):
             try:
@@ -92,6 +94,7 @@ class Checkpoints:
                 aside = self._set_aside(epoch)
                 say(f"checkpoint of epoch {epoch} refused: {error}; moved to {aside}")
                 continue
+            self._last_saved = epoch
             return epoch, state
         return None
 
@@ -99,7 +102,7 @@ class Checkpoints:
         try:
             about = self._manager.restore(
                 epoch, args=ocp.args.Composite(about=ocp.args.JsonRestore())
-            ).about
+            )["about"]
             experiment, expected = about["experiment"], about["digest"]
         except Exception as error:
             raise UserError(
@@ -115,7 +118,7 @@ class Checkpoints:
                         jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
                     )
                 ),
-            ).state
+            )["state"]
         except Exception as error:
             raise UserError(f"it is damaged ({first_line(error)})") from error
         if digest(jax.device_get(state)) != expected:

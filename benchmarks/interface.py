@@ -23,12 +23,12 @@ class Setting(NamedTuple):
     total_steps: int
     candidate_batch_size: int | None = None
 
-    def learning_rate(self, step: jax.Array) -> jax.Array:
-        """The learning rate after ``step`` updates; the cosine ends at zero."""
-        peak = self.peak_learning_rate
+    @property
+    def learning_rate(self) -> optax.Schedule:
+        """The learning rate over update steps; the cosine ends at zero."""
         if self.schedule == "constant":
-            return jnp.asarray(peak)
-        return optax.cosine_decay_schedule(peak, self.total_steps)(step)
+            return optax.constant_schedule(self.peak_learning_rate)
+        return optax.cosine_decay_schedule(self.peak_learning_rate, self.total_steps)
 
 
 class State(NamedTuple):
@@ -42,8 +42,9 @@ class State(NamedTuple):
 class Optimizer(NamedTuple):
     """``init(key, params, batch_stats)`` and ``step(state, batch)``.
 
-    ``step`` returns the next state and a training loss: that of the minibatch before the
-    step where gradients are used, and the candidates' mean loss where they are not.
+    ``step`` returns the next state and a training loss: that of the minibatch before
+    the step where gradients are used, and the candidates' expected or mean loss where
+    they are not.
     """
 
     init: Callable[[jax.Array, Any, Any], State]
@@ -54,6 +55,11 @@ class Objective(NamedTuple):
     """Cross-entropy of a network in training mode, from its ``apply``."""
 
     apply: Callable[[Any, Any, jax.Array, bool], tuple[jax.Array, Any]]
+
+    def losses(self, params: Any, batch_stats: Any, batch: Batch) -> jax.Array:
+        """One loss per example, shape ``[B]``."""
+        logits, _ = self.apply(params, batch_stats, batch.images, True)
+        return cross_entropy(logits, batch.labels)
 
     def loss_and_stats(
         self, params: Any, batch_stats: Any, batch: Batch

@@ -1,17 +1,26 @@
-"""SIGINT and SIGTERM as a wish to stop, heard between epochs."""
+"""SIGINT and SIGTERM as a wish to stop, heard while the device computes."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 
 class Interruption:
     """Whether a signal has arrived, and which."""
 
     signal: signal.Signals | None = None
+
+    def wait(self, array: Any) -> bool:
+        """Waits until ``array`` is computed; false if a signal comes first."""
+        # Python runs no handler while it blocks in XLA, and an epoch can take minutes.
+        while not array.is_ready() and self.signal is None:
+            time.sleep(0.002)
+        return self.signal is None
 
 
 @contextlib.contextmanager

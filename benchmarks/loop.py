@@ -53,9 +53,9 @@ def compile_program(experiment: Experiment, splits: Splits) -> Program:
         )
     image = pipeline.standardise(splits.train.images[:1], splits.mean, splits.std)
     params, batch_stats = jax.eval_shape(network.init, jax.random.key(0), image)
-    setting, cost, epochs = _setting(
-        experiment, examples // experiment.batch_size, bool(jax.tree.leaves(batch_stats))
-    )
+    batch_norm = bool(jax.tree.leaves(batch_stats))
+    steps = examples // experiment.batch_size
+    setting, cost, epochs = _setting(experiment, steps, batch_norm)
     optimizer = optimizers.build(experiment.optimizer, network, setting, params)
     seeds = experiment.first_seed + jnp.arange(experiment.seeds, dtype=jnp.uint32)
 
@@ -107,9 +107,7 @@ def compile_program(experiment: Experiment, splits: Splits) -> Program:
     per_epoch = setting.steps_per_epoch * experiment.batch_size
     return Program(
         state=state,
-        epoch=lambda state, number: run_epoch(
-            state, seeds, jnp.uint32(number), splits
-        ),
+        epoch=lambda state, number: run_epoch(state, seeds, jnp.uint32(number), splits),
         evaluate=lambda state: run_evaluate(state, splits),
         epochs=epochs,
         examples_per_epoch=per_epoch,

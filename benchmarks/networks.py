@@ -48,9 +48,7 @@ class Network(NamedTuple):
     """
 
     init: Callable[[jax.Array, jax.Array], tuple[Params, BatchStats]]
-    apply: Callable[
-        [Params, BatchStats, jax.Array, bool], tuple[jax.Array, BatchStats]
-    ]
+    apply: Callable[[Params, BatchStats, jax.Array, bool], tuple[jax.Array, BatchStats]]
     convolutional: bool
 
 

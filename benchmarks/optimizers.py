@@ -22,7 +22,7 @@ from benchmarks.networks import Batch, Network
 OptimizerName = Literal[
     "sgd", "momentum", "adam", "nadam", "rmsprop", "adamw", "lion", "sophia",
     "cma-es", "sep-cma-es", "open-es", "snes", "pgpe",
-    "qiaso-paper", "qiaso", "hybrid",
+    "qiaso-paper", "qiaso", "node-qiaso", "hybrid",
 ]  # fmt: skip
 NAMES: tuple[str, ...] = get_args(OptimizerName)
 
@@ -71,7 +71,11 @@ def sample_forwards(name: str, setting: Setting, batch_norm: bool) -> float:
 
 
 def _from_optax(
-    make: MakeTransformation, objective: Objective, setting: Setting, gradient: bool
+    make: MakeTransformation,
+    objective: Objective,
+    setting: Setting,
+    gradient: bool,
+    value_fn: Callable[[Any, Any, Batch], jax.Array],
 ) -> Optimizer:
     """Wraps a transformation fed with the back-propagated gradient, or with zeros."""
 
@@ -92,7 +96,7 @@ def _from_optax(
             gradients,
             inner,
             params,
-            value_fn=objective.loss,
+            value_fn=value_fn,
             obj_fn=lambda p: objective.loss(p, state.batch_stats, batch),
             batch_stats=state.batch_stats,
             batch=batch,
@@ -110,7 +114,9 @@ def _gradient(
     make: MakeTransformation, grid: tuple[float, ...], cost: float = GRADIENT
 ) -> Entry:
     return Entry(
-        make=lambda objective, setting, _: _from_optax(make, objective, setting, True),
+        make=lambda objective, setting, _: _from_optax(
+            make, objective, setting, True, objective.loss
+        ),
         uses_gradients=True,
         has_candidates=False,
         sample_forwards=lambda _: cost,
@@ -122,7 +128,7 @@ def _gradient(
 def _paper(setting: Setting, key: jax.Array) -> optax.GradientTransformation:
     # The paper's t counts epochs, ours update steps.
     steps = setting.steps_per_epoch
-    settings = dict(qiaso_jax.PAPER) | {
+    settings: dict[str, Any] = dict(qiaso_jax.PAPER) | {
         "num_candidates": setting.num_candidates,
         "sigma": setting.sigma,
         "eta": optax.exponential_decay(1.0, steps, 1 / 0.995, end_value=1e3),
@@ -145,9 +151,9 @@ def _working(setting: Setting, key: jax.Array) -> optax.GradientTransformation:
 
 
 def _hybrid(setting: Setting, key: jax.Array) -> optax.GradientTransformation:
-    # The displacement of one step is about sigma / sqrt(K) per weight, mostly noise. It
-    # has to be small beside Adam's step, which is the learning rate, and to end with it.
-    def sigma(step: jax.Array) -> jax.Array:
+    # The displacement of a step is about sigma / sqrt(K) per weight, mostly noise. It
+    # has to be small beside Adam's step, the learning rate, and to end with it.
+    def sigma(step: Any) -> Any:
         return HYBRID_SIGMA * setting.learning_rate(step) + 1e-8
 
     return optax.chain(
@@ -164,13 +170,29 @@ def _hybrid(setting: Setting, key: jax.Array) -> optax.GradientTransformation:
 HYBRID_SIGMA = 1.0
 
 
+def _node(setting: Setting, key: jax.Array) -> optax.GradientTransformation:
+    return qiaso_jax.node_qiaso(
+        setting.num_candidates,
+        setting.sigma,
+        optimizer=optax.adam(setting.learning_rate),
+        examples=NODE_EXAMPLES,
+        batch_argnames=("batch",),
+        key=key,
+    )
+
+
+NODE_EXAMPLES = 0.25
+
+
 def _qiaso(
     make: MakeTransformation,
     tunes: Tuned,
     grid: tuple[float, ...],
 ) -> Entry:
     return Entry(
-        make=lambda objective, setting, _: _from_optax(make, objective, setting, False),
+        make=lambda objective, setting, _: _from_optax(
+            make, objective, setting, False, objective.loss
+        ),
         uses_gradients=False,
         has_candidates=True,
         sample_forwards=lambda setting: setting.num_candidates,
@@ -231,8 +253,15 @@ REGISTRY: dict[str, Entry] = {
     "pgpe": _evolution(evolution.pgpe, "learning_rate", _MIDDLE),
     "qiaso-paper": _qiaso(_paper, "sigma", _SIGMAS),
     "qiaso": _qiaso(_working, "learning_rate", _MIDDLE),
+    "node-qiaso": _qiaso(_node, "learning_rate", _SMALL)._replace(
+        make=lambda objective, setting, _: _from_optax(
+            _node, objective, setting, False, objective.losses
+        ),
+        # Every example once, and the candidates of those selected.
+        sample_forwards=lambda setting: 1 + NODE_EXAMPLES * setting.num_candidates,
+    ),
     "hybrid": _gradient(_hybrid, _SMALL)._replace(
         has_candidates=True,
-        sample_forwards=lambda setting: GRADIENT + setting.num_candidates
+        sample_forwards=lambda setting: GRADIENT + setting.num_candidates,
     ),
 }

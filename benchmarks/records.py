@@ -46,8 +46,8 @@ def truncate(path: Path, epoch: int) -> None:
     kept = [record for record in read(path) if record["epoch"] <= epoch]
     if [record["epoch"] for record in kept] != list(range(1, epoch + 1)):
         raise UserError(
-            f"{path} does not hold every epoch up to the checkpoint's, {epoch}; put the "
-            "file back, or start again in another folder"
+            f"{path} does not hold every epoch up to the checkpoint's, {epoch}; put "
+            "the file back, or start again in another folder"
         )
     write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 

@@ -32,8 +32,8 @@ class Experiment:
     first_seed: int = 0
     batch_size: int = 128
     learning_rate: float | None = None
-    """Its value at the start. Default: the one of benchmarks/results/learning_rates.json,
-    for optimizers that have one."""
+    """Its value at the start, for optimizers that have one. Default: the one of
+    benchmarks/results/learning_rates.json."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """How the learning rate falls over the epochs; cosine ends at zero."""
     sigma: float | None = None
@@ -94,8 +94,8 @@ class Command:
     tensorboard: bool = False
     """Write TensorBoard event files too."""
     data_dir: Path | None = None
-    """A folder with sub-folders mnist, fashion_mnist, cifar10 of parquet files. Default:
-    QIASO_DATA_DIR, and the hub where that is unset."""
+    """A folder with sub-folders mnist, fashion_mnist, cifar10 of parquet files.
+    Default: QIASO_DATA_DIR, and the hub where that is unset."""
     cache_dir: Path | None = None
     """Where decoded arrays lie. Default: QIASO_CACHE_DIR, or ~/.cache/qiaso_jax."""
 

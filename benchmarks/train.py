@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -49,12 +50,12 @@ def run(command: Command, console: Console) -> int:
         )
     folder = command.folder
     metrics = folder / "metrics.jsonl"
-    if not command.resume and metrics.exists():
+    config = folder / "config.json"
+    if not command.resume and config.exists():
         raise UserError(f"{folder} holds a run: pass --resume, or another --output")
     dataset = data.load(experiment.dataset, command.data_dir, command.cache_dir)
     identity = dataclasses.asdict(experiment) | {"data": dataset.fingerprint}
     identity = json.loads(json.dumps(identity))  # as it will be read back
-    config = folder / "config.json"
     if command.resume:
         check_same_experiment(config, identity)
 
@@ -77,9 +78,7 @@ def run(command: Command, console: Console) -> int:
     with contextlib.ExitStack() as stack:
         # Drawn whatever ends the run, from what is on disk.
         stack.callback(_draw, folder, title)
-        checkpoints = stack.enter_context(
-            Checkpoints(folder / "checkpoints", identity)
-        )
+        checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", identity))
         state, done = program.state, 0
         if command.resume:
             state, done = _restore(checkpoints, program.state, metrics, console)
@@ -87,33 +86,30 @@ def run(command: Command, console: Console) -> int:
         display = stack.enter_context(Display(console, title, program, done))
         events = stack.enter_context(EventFiles(folder, command.tensorboard, done))
         for epoch in range(done + 1, program.epochs + 1):
-            state, record = train_epoch(program, state, epoch)
+            start = time.perf_counter()
+            following, loss = program.epoch(state, epoch)
+            if not heard.wait(loss):
+                checkpoints.save(epoch - 1, state)
+                checkpoints.finish()
+                display.stop()
+                return _stopped(console, heard, epoch)
+            seconds = time.perf_counter() - start
+            state = following
+            record = measure(program, state, epoch, loss, seconds)
             records.append(metrics, record)
             display.show(record)
             events.write(record)
-            last = epoch == program.epochs or heard.signal is not None
-            if last or epoch % command.checkpoint_every == 0:
+            if epoch % command.checkpoint_every == 0 or epoch == program.epochs:
                 checkpoints.save(epoch, state)
-            if heard.signal is not None and epoch < program.epochs:
-                checkpoints.finish()
-                display.stop()
-                console.print(
-                    f"stopped by {heard.signal.name} after epoch {epoch} of "
-                    f"{program.epochs}, which is saved; continue with --resume"
-                )
-                return 128 + heard.signal
         checkpoints.finish()
     _summarise(console, folder, records.read(metrics))
     return 0
 
 
-def train_epoch(
-    program: Program, state: State, epoch: int
-) -> tuple[State, dict[str, Any]]:
-    """Trains for one epoch and measures; raises ``UserError`` on a loss of NaN."""
-    start = time.perf_counter()
-    state, loss = jax.block_until_ready(program.epoch(state, epoch))
-    seconds = time.perf_counter() - start
+def measure(
+    program: Program, state: State, epoch: int, loss: jax.Array, seconds: float
+) -> dict[str, Any]:
+    """The line of metrics of an epoch; raises ``UserError`` where one is not finite."""
     measured = {"train_loss": loss} | program.evaluate(state)
     record: dict[str, Any] = {
         "epoch": epoch,
@@ -124,9 +120,9 @@ def train_epoch(
     if bad:
         seeds = [i for i, x in enumerate(record[bad[0]]) if not np.isfinite(x)]
         raise UserError(
-            f"{bad[0].replace('_', ' ')} is not finite in epoch {epoch} (seeds {seeds}): "
-            "the run diverged or the data are damaged; lower --learning-rate or --sigma. "
-            "Metrics and checkpoints of the epochs before are kept"
+            f"{bad[0].replace('_', ' ')} is not finite in epoch {epoch} (seeds {seeds})"
+            ": the run diverged or the data are damaged; lower --learning-rate or "
+            "--sigma. Metrics and checkpoints of the epochs before are kept"
         )
     record["timing"] = {
         "seconds": round(seconds, 4),
@@ -134,7 +130,7 @@ def train_epoch(
             len(record["train_loss"]) * program.examples_per_epoch / seconds
         ),
     }
-    return state, record
+    return record
 
 
 def check_same_experiment(config: Path, identity: dict[str, Any]) -> None:
@@ -142,11 +138,11 @@ def check_same_experiment(config: Path, identity: dict[str, Any]) -> None:
     try:
         before = json.loads(config.read_text())["experiment"]
     except FileNotFoundError:
-        raise UserError(
-            f"nothing to resume: {config.parent} holds no run"
-        ) from None
+        raise UserError(f"nothing to resume: {config.parent} holds no run") from None
     except (ValueError, KeyError) as error:
-        raise UserError(f"{config} is damaged ({error}); nothing was changed") from error
+        raise UserError(
+            f"{config} is damaged ({error}); nothing was changed"
+        ) from error
     differences = [
         f"{name} (was {before.get(name)}, now {identity.get(name)})"
         for name in sorted(before.keys() | identity.keys())
@@ -172,6 +168,16 @@ def _restore(
     records.truncate(metrics, epoch)
     console.print(f"resumed after epoch {epoch}")
     return state, epoch
+
+
+def _stopped(console: Console, heard: interruption.Interruption, epoch: int) -> int:
+    assert heard.signal is not None
+    console.print(
+        f"stopped by {heard.signal.name} in epoch {epoch}; epoch {epoch - 1} is saved: "
+        "continue with --resume",
+        highlight=False,
+    )
+    return 128 + heard.signal
 
 
 def _draw(folder: Path, title: str) -> None:
@@ -200,4 +206,8 @@ if __name__ == "__main__":
         parsed = tyro.cli(Command, description=__doc__)
     except UserError as error:
         sys.exit(f"error: {error}")
-    sys.exit(main(parsed))
+    status = main(parsed)
+    if status >= 128:
+        # An ordinary exit would wait for the epoch that was given up.
+        os._exit(status)
+    sys.exit(status)

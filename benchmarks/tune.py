@@ -1,0 +1,123 @@
+"""``python -m benchmarks.tune``: the default learning rates, from a small grid.
+
+Every optimizer gets five trials of the one number it tunes, on the paper's MLP and
+MNIST, and keeps the one with the best accuracy on the validation split. Trials are
+short: three epochs where gradients are used, and 100 steps of 128 examples where K
+candidates are evaluated instead, which costs about as much. So the rates are sensible
+for short runs, and no more than that; longer ones may want others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+
+from benchmarks import data, pipeline, records
+from benchmarks.errors import UserError
+from benchmarks.loop import compile_program
+from benchmarks.optimizers import NAMES, REGISTRY, OptimizerName
+from benchmarks.settings import DEFAULT_SIGMA, RATES, Experiment
+
+# Not a seed that results are reported for.
+SEED = 1000
+# Full CMA-ES takes no network of this size, and so has a small one.
+CMA_ES_HIDDEN = (8,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """Writes benchmarks/results/learning_rates.json."""
+
+    optimizers: Annotated[
+        tuple[OptimizerName, ...], tyro.conf.arg(help="Which; the others are kept.")
+    ] = NAMES  # type: ignore[assignment]
+    output: Path = RATES
+    data_dir: Path | None = None
+    cache_dir: Path | None = None
+
+
+def main(command: Command) -> None:
+    """Runs the grid, and writes the file after each optimizer."""
+    console = Console(stderr=True)
+    content: dict[str, Any] = {"chosen": {}, "optimizers": {}}
+    if command.output.exists():
+        content = json.loads(command.output.read_text())
+    for name in command.optimizers:
+        report = tuned(name, command)
+        console.print(
+            f"{name}: {report['chosen']} "
+            f"{[trial['validation_accuracy'] for trial in report['trials']]}",
+            highlight=False,
+        )
+        content["chosen"][name] = report["chosen"]
+        content["optimizers"][name] = report
+        command.output.parent.mkdir(parents=True, exist_ok=True)
+        records.write_json(command.output, content)
+
+
+def trial_experiment(name: str, value: float) -> Experiment:
+    """One trial of the optimizer called ``name``."""
+    entry = REGISTRY[name]
+    numbers: dict[str, Any] = {entry.tunes: value}
+    if entry.has_candidates:
+        numbers = {"sigma": DEFAULT_SIGMA} | numbers
+    small = name == "cma-es"
+    return Experiment(
+        dataset="digits" if small else "mnist",
+        network="mlp",
+        optimizer=name,  # type: ignore[arg-type]
+        hidden=CMA_ES_HIDDEN if small else (128, 64),
+        epochs=10 if small else 1 if entry.has_candidates else 3,
+        limit=12_800 if entry.has_candidates and not small else None,
+        first_seed=SEED,
+        **numbers,
+    )
+
+
+def tuned(name: str, command: Command) -> dict[str, Any]:
+    """The trials of one optimizer, and the value chosen."""
+    trials = []
+    for value in REGISTRY[name].grid:
+        experiment = trial_experiment(name, value)
+        dataset = data.load(experiment.dataset, command.data_dir, command.cache_dir)
+        splits = pipeline.split(dataset, experiment.validation, experiment.limit)
+        program = compile_program(experiment, splits)
+        state = program.state
+        for epoch in range(1, program.epochs + 1):
+            state, _ = program.epoch(state, epoch)
+        result = jax.device_get(program.evaluate(state))
+        loss = float(np.mean(result["validation_loss"]))
+        trials.append(
+            {
+                "value": value,
+                "validation_accuracy": float(np.mean(result["validation_accuracy"])),
+                # JSON has no NaN, which is what a run that diverged ends in.
+                "validation_loss": loss if np.isfinite(loss) else None,
+            }
+        )
+    best = max(trials, key=_score)
+    return {
+        "tunes": REGISTRY[name].tunes,
+        "chosen": best["value"],
+        "trials": trials,
+        "experiment": dataclasses.asdict(trial_experiment(name, best["value"])),
+    } | records.provenance()
+
+
+def _score(trial: dict[str, Any]) -> tuple[bool, float]:
+    return trial["validation_loss"] is not None, trial["validation_accuracy"]
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Command, description=__doc__))
+    except UserError as error:
+        sys.exit(f"error: {error}")
