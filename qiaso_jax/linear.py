@@ -4,7 +4,6 @@ Only the equations of one affine chain are evaluated here, with all else as in a
 pass; what is constant is left out, so that an affine chain becomes a linear map.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -67,22 +66,6 @@ def kind(program: Program, sites: Sites, site: Site, leaf: int) -> str:
         if name in _KINDS:
             return _KINDS[name]
     return "weights" if site.axis is None else "linear"
-
-
-def weights_per_node(program: Program, sites: Sites, site: Site, leaf: int) -> int:
-    """How many weights of parameter ``leaf`` one node of a site depends on."""
-    for index, positions in _moving(program, sites, site, leaf):
-        equation = program.equations[index]
-        if equation.primitive.name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
-            features = equation.params["dimension_numbers"].rhs_spec[0]
-            return math.prod(kernel) // kernel[features]
-        if equation.primitive.name == "dot_general":
-            (position,) = positions
-            contracted = equation.params["dimension_numbers"][0][position]
-            shape = equation.invars[position].aval.shape
-            return math.prod(shape[axis] for axis in contracted)
-    return 1
 
 
 def linear_map(
@@ -206,10 +189,7 @@ def example_map(
     """
     where_out = site.axis
     assert where_out is not None
-    twins = dict(zip(program.parameters, single.parameters, strict=True))
-    twins.update(zip(program.batch, single.batch, strict=True))
-    for equation, twin in zip(program.equations, single.equations, strict=True):
-        twins.update(zip(equation.outvars, twin.outvars, strict=True))
+    twins = _twins(program, single)
     moving = _moving(program, sites, site, leaf)
     rows: dict[Any, jax.Array] = {}
     shared: dict[Any, Any] = {}
@@ -226,12 +206,15 @@ def example_map(
     twin_site = site._replace(variable=twins[site.variable])
     apply = linear_map(single, sites, twin_site, leaf)
 
+    names = list(rows)
+
     def of_one(weights, row):
-        env = Environment({**single.constants, **shared, **row})
+        env = Environment({**single.constants, **shared})
+        env.update(zip(names, row, strict=True))
         return apply(weights, env.read)
 
     def of_all(weights):
-        return from_examples(jax.vmap(of_one)(weights, rows), where_out)
+        return from_examples(jax.vmap(of_one)(weights, list(rows.values())), where_out)
 
     return of_all
 
@@ -239,13 +222,26 @@ def example_map(
 def has_example_map(
     program: Program, single: Program, sites: Sites, site: Site, leaf: int
 ) -> bool:
-    """Whether ``example_map`` can be made: no operand mixes the examples."""
-    names = [e.primitive.name for e in program.equations]
-    if site.axis is None or names != [e.primitive.name for e in single.equations]:
-        return False
-    return all(
-        program.example_axes.get(atom) != MIXED
-        for position, _ in _moving(program, sites, site, leaf)
-        for atom in program.equations[position].invars
-        if not is_literal(atom)
+    """Whether ``example_map`` can be made.
+
+    Both programs have to be the same up to the site, and no operand to mix examples.
+    """
+    twins = _twins(program, single)
+    return site.variable in twins and all(
+        is_literal(atom)
+        or atom in program.constants
+        or (atom in twins and program.example_axes.get(atom) != MIXED)
+        for index, _ in _moving(program, sites, site, leaf)
+        for atom in program.equations[index].invars
     )
+
+
+def _twins(program: Program, single: Program) -> dict[Any, Any]:
+    """The variables of ``single`` for those of ``program``, as far as they agree."""
+    twins = dict(zip(program.parameters, single.parameters, strict=True))
+    twins.update(zip(program.batch, single.batch, strict=True))
+    for equation, twin in zip(program.equations, single.equations, strict=False):
+        if equation.primitive.name != twin.primitive.name:
+            break
+        twins.update(zip(equation.outvars, twin.outvars, strict=True))
+    return twins

@@ -181,7 +181,7 @@ class _ExampleNoise:
         kind: str,
         size: int,
     ):
-        self._sigma, self._size = sigma, size
+        self._size = size
         self._maps, self._directions = {}, {}
         for leaf in sorted(site.leaves):
             aval = program.parameters[leaf].aval
@@ -189,6 +189,24 @@ class _ExampleNoise:
             self._maps[leaf] = example_map(
                 program, single, sites, site, leaf, clean, size
             )
+        # The nodes are to move by σ, as they do at other sites, lest one site drown
+        # the others. How far unit noise at the weights moves them is seen from a draw.
+        first = jnp.zeros((), jnp.int32)
+        moves = self._mapped(self.source(jax.random.key(0)), first, 1.0)
+        moved = jnp.sqrt(jnp.mean(moves.astype(sigma.dtype) ** 2))
+        self._ratio = jnp.where(moved > 0, moved, 1)
+        self._sigma = sigma / self._ratio
+
+    def _mapped(self, source: dict[int, Any], pair: jax.Array, factor: Any):
+        first, *rest = (
+            self._maps[leaf](
+                directions.scaled(
+                    source[leaf], pair, jnp.asarray(factor, directions.dtype)
+                )
+            )
+            for leaf, directions in self._directions.items()
+        )
+        return sum(rest, first)
 
     def source(self, key: jax.Array) -> dict[int, jax.Array]:
         return {
@@ -197,15 +215,7 @@ class _ExampleNoise:
         }
 
     def displacement(self, source: dict[int, Any], pair: jax.Array) -> jax.Array:
-        first, *rest = (
-            self._maps[leaf](
-                directions.scaled(
-                    source[leaf], pair, jnp.asarray(self._sigma, directions.dtype)
-                )
-            )
-            for leaf, directions in self._directions.items()
-        )
-        return sum(rest, first)
+        return self._mapped(source, pair, self._sigma)
 
     def zero(self, dtype: Any) -> dict[int, jax.Array]:
         return {
@@ -231,4 +241,5 @@ class _ExampleNoise:
         self, total: dict[int, jax.Array], clean: Environment
     ) -> dict[int, jax.Array]:
         del clean
-        return {leaf: -value for leaf, value in total.items()}
+        # The weights of the pairs are for noise of size σ.
+        return {leaf: -value * self._ratio for leaf, value in total.items()}

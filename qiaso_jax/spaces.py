@@ -10,7 +10,7 @@ from qiaso_jax import _arguments
 from qiaso_jax._arguments import PyTree
 from qiaso_jax.evaluation import accepted_arguments
 from qiaso_jax.interpret import Program, evaluate, flatten, trace
-from qiaso_jax.linear import has_example_map, kind, weights_per_node
+from qiaso_jax.linear import has_example_map, kind
 from qiaso_jax.reactive import reactive_nodes
 from qiaso_jax.sites import Site, Sites, find_sites
 
@@ -264,22 +264,15 @@ def _space(
 
 
 def _prefers_weights(program: Program, sites: Sites, site: Site) -> bool:
-    """Whether noise at the weights of each example tells more than at the nodes.
+    """Whether noise at the weights of each example tells more than at its nodes.
 
-    With T_n the linear map weights → nodes of example n, noise at the nodes gives an
-    estimate whose variance goes with ‖T_n‖² over the reactive nodes, noise at the
-    weights one with their number. Inputs of unit mean square are assumed, of which
-    each reactive node sees its share, and half the nodes to react. Noise at the
-    weights costs another product per candidate, so it has to be twice as good.
+    Of two ways to move the nodes as far, the one with fewer independent directions has
+    the estimate of less variance, in proportion to their numbers: those of the weights
+    and of the reactive nodes. Which nodes react is not known before the function runs;
+    half are assumed to.
     """
-    if site.axis is None:
-        return False
-    nodes = nodes_per_example(program, site)
-    at_nodes = at_weights = 0.0
-    for leaf in site.leaves:
-        at_nodes += nodes * weights_per_node(program, sites, site, leaf) / 2
-        at_weights += program.parameters[leaf].aval.size
-    return 2 * at_weights <= at_nodes
+    weights = sum(program.parameters[leaf].aval.size for leaf in site.leaves)
+    return site.axis is not None and 2 * weights <= nodes_per_example(program, site)
 
 
 def nodes_per_example(program: Program, site: Site) -> int:
