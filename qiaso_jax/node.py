@@ -296,7 +296,7 @@ def node_qiaso(
             moved,
         )
         return updates, QIASOState(
-            step=optax.safe_increment(state.step),
+            step=jnp.asarray(optax.safe_increment(state.step)),
             key=jax.random.key_data(next_key),
             candidates=(),
             log_amplitudes=state.log_amplitudes,

@@ -81,6 +81,9 @@ _ELEMENTWISE = {
 }
 
 
+_REARRANGING = {"expand_dims", "reshape", "rev", "slice", "squeeze", "transpose"}
+
+
 def reactive_nodes(
     program: Program, site: Site, clean: Environment, reach: Any
 ) -> jax.Array | None:
@@ -129,13 +132,11 @@ def _reacting(
             )
             continue
         for atom in inputs:
-            wins = None
-            if equation.primitive.name == "reduce_window_max":
-                wins = _winners(program, equation, atom, clean, reach)
-            if wins is None and atom is variable:
+            heard = _heard(program, equation, atom, clean, reach)
+            if heard is None and atom is variable:
                 return None
             changes = _changes(moved[atom], clean[atom])
-            seen.append(changes if wins is None else changes & wins)
+            seen.append(changes if heard is None else changes & heard)
     if RESULT in uses and program.losses is variable:
         return None
     if not is_literal(program.losses) and program.losses in moved:
@@ -169,33 +170,53 @@ def _changes(moved: tuple[Any, ...], clean: Any) -> jax.Array:
     return (below != clean) | (above != clean)
 
 
-def _winners(
+def _heard(
     program: Program, equation: Any, atom: Any, clean: Environment, reach: Any
 ) -> jax.Array | None:
-    """Where ``atom`` is the maximum of a window that itself reacts, or None."""
-    params = equation.params
-    dilated = any(
-        d != 1 for d in (*params["base_dilation"], *params["window_dilation"])
-    )
-    window, strides = params["window_dimensions"], params["window_strides"]
-    if dilated or any(
-        low >= size or high >= size
-        for (low, high), size in zip(params["padding"], window, strict=True)
-    ):
+    """Where a change of ``atom`` gets through an equation, or None if everywhere."""
+    name = equation.primitive.name
+    if name not in _REARRANGING | {"reduce_max", "reduce_window_max"}:
         return None
     (output,) = equation.outvars
-    value, highest = clean[atom], clean[output]
     uses = frozenset(
         i for i, e in enumerate(program.equations) if any(a is output for a in e.invars)
     )
     if program.losses is output:
         uses |= {RESULT}
     reacts = _reacting(program, output, uses, clean, reach)
+    if name in _REARRANGING:
+        if reacts is None and name != "slice":
+            return None
+        if reacts is None:
+            reacts = jnp.ones(output.aval.shape, bool)
+        # The transpose brings every entry of the output back to where it came from.
+        back = jax.linear_transpose(
+            lambda value: bind(equation, [value])[0],
+            jax.ShapeDtypeStruct(atom.aval.shape, jnp.float32),
+        )
+        return back(reacts.astype(jnp.float32))[0] > 0
+    value, highest = clean[atom], clean[output]
     nowhere = jnp.asarray(jnp.inf, value.dtype)
     if reacts is not None:
         highest = jnp.where(reacts, highest, nowhere)
-    # A position wins a window if it reaches the lowest of the maxima of its windows,
-    # which the transposed arrangement of windows brings together.
+    if name == "reduce_max":
+        return value >= jnp.expand_dims(highest, equation.params["axes"])
+    return _winners(equation.params, value, highest, nowhere)
+
+
+def _winners(
+    params: dict[str, Any], value: jax.Array, highest: jax.Array, nowhere: jax.Array
+) -> jax.Array | None:
+    """Where ``value`` reaches the maximum of one of its windows."""
+    window, strides = params["window_dimensions"], params["window_strides"]
+    dilations = (*params["base_dilation"], *params["window_dilation"])
+    if any(d != 1 for d in dilations) or any(
+        low >= size or high >= size
+        for (low, high), size in zip(params["padding"], window, strict=True)
+    ):
+        return None
+    # It does if it reaches the lowest of the maxima of its windows, which the
+    # transposed arrangement of windows brings together.
     padding = []
     for size, length, count, stride, (low, _) in zip(
         window, value.shape, highest.shape, strides, params["padding"], strict=True
