@@ -30,8 +30,7 @@ def zscore(losses: jax.Array) -> jax.Array:
     finite = jnp.isfinite(losses)
     count = jnp.maximum(jnp.sum(finite), 1).astype(losses.dtype)
     losses = jnp.where(finite, losses, 0)
-    # Losses near the largest float would overflow in the sums; the result does not
-    # depend on their unit.
+    # Squares of large losses would overflow; the result does not depend on the unit.
     peak = jnp.max(jnp.abs(losses))
     losses = losses / jnp.where(peak > 0, peak, 1)
     deviation = jnp.where(finite, losses - jnp.sum(losses) / count, 0)

@@ -1,7 +1,8 @@
 """Evaluation: the losses of all candidates on the same minibatch (Eq 3).
 
-A candidate is anything from which ``offset_of`` makes its offset: the offset itself
-where all are stored, or an index where each is drawn anew when it is needed.
+The candidates are a pair: their indices k, and their offsets with a leading axis K, or
+None where each offset is drawn anew when it is needed. ``offset_of(k, offset)`` is the
+offset of one candidate in either case.
 """
 
 import inspect
@@ -14,7 +15,8 @@ import jax.numpy as jnp
 from qiaso_jax._arguments import PyTree
 from qiaso_jax.superposition import displaced, is_inexact
 
-OffsetOf = Callable[[Any], Any]
+Candidates = tuple[jax.Array, PyTree]
+OffsetOf = Callable[[jax.Array, PyTree], PyTree]
 
 
 def accepted_arguments(
@@ -58,7 +60,7 @@ def checked_losses(losses: Any, shape: tuple[int, ...], name: str) -> jax.Array:
 def candidate_losses(
     value_fn: Callable[..., Any],
     centre: PyTree,
-    candidates: Any,
+    candidates: Candidates,
     offset_of: OffsetOf,
     batch_size: int | None,
     **kwargs: Any,
@@ -68,7 +70,7 @@ def candidate_losses(
     Args:
       value_fn: the loss ℓ, ``(params, **kwargs) -> scalar``.
       centre: μ.
-      candidates: pytree with leading axis K.
+      candidates: indices, shape ``[K]``, and offsets with a leading axis K, or None.
       offset_of: makes the offset of one candidate.
       batch_size: how many are evaluated at a time; ``None`` for all.
       **kwargs: forwarded to ``value_fn`` as far as its signature names them.
@@ -80,7 +82,7 @@ def candidate_losses(
     kwargs = accepted_arguments(value_fn, kwargs)
 
     def loss(candidate):
-        value = value_fn(displaced(centre, offset_of(candidate)), **kwargs)
+        value = value_fn(displaced(centre, offset_of(*candidate)), **kwargs)
         return checked_losses(value, (), "value_fn")
 
     if batch_size is None:
@@ -91,7 +93,7 @@ def candidate_losses(
 def weighted_offset(
     weights: jax.Array,
     centre: Any,
-    candidates: Any,
+    candidates: Candidates,
     offset_of: OffsetOf,
     batch_size: int | None,
 ) -> Any:
@@ -130,7 +132,7 @@ def weighted_offset(
                 precision=jax.lax.Precision.HIGHEST,
             )
 
-        return jax.tree.map(add_leaf, sums, jax.vmap(offset_of)(candidates)), None
+        return jax.tree.map(add_leaf, sums, jax.vmap(offset_of)(*candidates)), None
 
     sums, _ = jax.lax.scan(add, sums, (weights, jax.tree.map(chunked, candidates)))
     return jax.tree.map(

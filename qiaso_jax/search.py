@@ -182,14 +182,14 @@ def minimize(
 ) -> MinimizeResult:
     r"""Minimises a function of any pytree from its values alone.
 
-    Collapses to the expectation (Eq 2) at every step, on centred ranks with η = 4, while
+    Collapses to the expectation (Eq 2) at every step, on centred ranks with η = 5, while
     the spread of the superposition is annealed geometrically,
 
     .. math::
-        σ_t = σ \, r^{t/T}, \qquad r = \exp(−0.6 \, T/N) \text{ in } [10^{-8}, 0.1],
+        σ_t = σ \, r^{t/T}, \qquad r = \exp(−0.5 \, T/N) \text{ in } [10^{-8}, 0.1],
 
     over the T steps of the budget; N is the number of weights. Unless given, K is such
-    that :math:`T = 10 N \, (E / 1000 N)^{0.3}` for E evaluations, and at least
+    that :math:`T = 12 N \, (E / 1000 N)^{0.3}` for E evaluations, and at least
     4 + 3 log N: more candidates rather than more steps find the global minimum of a
     rugged function. ``benchmarks/rastrigin.py`` measures this.
 
@@ -244,11 +244,11 @@ def minimize(
         )
     reflect = reflection(bounds, x0)
     num_steps = max_evaluations // num_candidates
-    final_ratio = min(max(math.exp(-0.6 * num_steps / size), 1e-8), 0.1)
+    final_ratio = min(max(math.exp(-0.5 * num_steps / size), 1e-8), 0.1)
     tx = qiaso(
         num_candidates,
         optax.exponential_decay(sigma, num_steps, final_ratio),
-        4.0,
+        5.0,
         loss_scaling="rank",
         key=key,
     )
@@ -330,6 +330,6 @@ def _wants_to_stop(callback: Callable[[MinimizeResult], Any], so_far: Any) -> bo
 
 def _default_candidates(max_evaluations: int, size: int) -> int:
     """K for E evaluations of a function of N weights: an even number, at most E."""
-    num_steps = 10 * size * (max_evaluations / (1000 * size)) ** 0.3
+    num_steps = 12 * size * (max_evaluations / (1000 * size)) ** 0.3
     wanted = max(max_evaluations / num_steps, 4 + 3 * math.log(size))
     return min(2 * round(wanted / 2), max_evaluations)

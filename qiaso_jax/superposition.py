@@ -74,7 +74,7 @@ class Superposition(NamedTuple):
         return -(-moving // 2) if self.antithetic else moving
 
     def offset(
-        self, key: jax.Array, like: PyTree, sigma: chex.Numeric, k: jax.Array, /
+        self, key: jax.Array, like: PyTree, sigma: chex.Numeric, k: jax.Array
     ) -> PyTree:
         """The offset δ_k of one candidate, a pytree like the parameters."""
         k = k - int(self.keeps_centre)

@@ -3,7 +3,6 @@
 Evaluate, amplify, collapse, tunnel. Each is a file of its own.
 """
 
-from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -159,6 +158,7 @@ def qiaso(
     )
 
     def init(params: PyTree) -> QIASOState:
+        params = _arrays(params)
         dtype = _amplitude_dtype(params)
         key, prepare_key = jax.random.split(_wrapped(key_data, key_impl))
         step = jnp.zeros((), jnp.int32)
@@ -204,13 +204,18 @@ def qiaso(
         sigma_now = _arguments.at_step(sigma, step)
         if stores_candidates:
             _check_same_structure("state.candidates", state.candidates, params)
-            candidates, offset_of = state.candidates, _itself
+            offsets, offset_of = state.candidates, _as_stored
         elif candidate_batch_size is None or candidates_value_fn is not None:
-            candidates = superposition.offsets(prepare_key, centre, sigma_now)
-            offset_of = _itself
+            offsets = superposition.offsets(prepare_key, centre, sigma_now)
+            offset_of = _as_stored
         else:
-            candidates = jnp.arange(num_candidates)
-            offset_of = partial(superposition.offset, prepare_key, centre, sigma_now)
+            offsets = None
+
+            def offset_of(k, offset):
+                del offset
+                return superposition.offset(prepare_key, centre, sigma_now, k)
+
+        candidates = (jnp.arange(num_candidates), offsets)
 
         # Evaluate.
         if candidates_value_fn is None:
@@ -218,7 +223,7 @@ def qiaso(
                 value_fn, centre, candidates, offset_of, candidate_batch_size, **kwargs
             )
         else:
-            all_candidates = jax.vmap(displaced, in_axes=(None, 0))(centre, candidates)
+            all_candidates = jax.vmap(displaced, in_axes=(None, 0))(centre, offsets)
             losses = checked_losses(
                 candidates_value_fn(
                     all_candidates, **accepted_arguments(candidates_value_fn, kwargs)
@@ -269,7 +274,7 @@ def qiaso(
 
         def keep():
             zeros = optax.tree.zeros_like(centre)
-            return zeros, state.opt_state, candidates, log_amplitudes
+            return zeros, state.opt_state, offsets, log_amplitudes
 
         if collapse_every == 1:
             collapses = jnp.asarray(True)
@@ -306,12 +311,25 @@ def qiaso(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _itself(offset: PyTree) -> PyTree:
+def _as_stored(k: jax.Array, offset: PyTree) -> PyTree:
+    del k
     return offset
 
 
 def _wrapped(key_data: jax.Array, impl: Any) -> jax.Array:
     return jax.random.wrap_key_data(key_data, impl=impl)
+
+
+def _arrays(tree: PyTree) -> PyTree:
+    """Numbers as arrays of a definite dtype; shapes without values as they are."""
+
+    def convert(leaf):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf
+        # Weakly typed leaves would turn strong in the first step, and recompile it.
+        return jnp.asarray(leaf, jnp.result_type(leaf))
+
+    return jax.tree.map(convert, tree)
 
 
 def _amplitude_dtype(params: PyTree) -> np.dtype:
@@ -340,7 +358,7 @@ def _checked_trees(
             "qiaso needs the parameters: call update(updates, state, params, "
             "value_fn=...); got params=None."
         )
-    params = jax.tree.map(jnp.asarray, params)
+    params = _arrays(params)
     if updates is None:
         return optax.tree.zeros_like(params), params
     _check_same_structure("updates", updates, params)
@@ -352,7 +370,7 @@ def _checked_trees(
                 "updates must have the shapes of params, "
                 f"{param.shape} for one leaf; got {jnp.shape(update)}."
             )
-    return jax.tree.map(jnp.asarray, updates), params
+    return _arrays(updates), params
 
 
 def _measure(
