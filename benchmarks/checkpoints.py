@@ -8,6 +8,7 @@ newer one is set aside, and a sentence says why.
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,8 @@ import orbax.checkpoint as ocp
 from benchmarks.errors import UserError
 
 KEPT = 2
+# What orbax adds to the arrays: its descriptions and directories.
+OVERHEAD = 128 * 1024
 
 
 class Checkpoints:
@@ -30,6 +33,8 @@ class Checkpoints:
         self.folder = folder
         self.experiment = experiment
         self._last_saved: int | None = None
+        # What it logs from its threads is raised here too, and said once.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._manager = ocp.CheckpointManager(
             folder.resolve(),
             options=ocp.CheckpointManagerOptions(
@@ -60,6 +65,7 @@ class Checkpoints:
         # On the host before training goes on: nothing can change under the writer.
         state = jax.tree.map(np.array, jax.device_get(state))
         about = {"experiment": self.experiment, "digest": digest(state)}
+        self._require_space(state)
         try:
             self._manager.save(
                 epoch,
@@ -134,10 +140,21 @@ class Checkpoints:
         self._manager.reload()
         return target
 
+    def _require_space(self, state: Any) -> None:
+        # Beforehand: a write that fails halfway prints one traceback per array.
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + OVERHEAD
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            self.finish()
+            raise self._failure(
+                OSError(f"no space left on device: {needed:,} bytes, {free:,} free")
+            )
+
     def _failure(self, error: Exception) -> UserError:
         return UserError(
-            f"cannot write a checkpoint to {self.folder}: {first_line(error)}; whole "
-            f"checkpoints there: epochs {whole_epochs(self.folder)}"
+            f"cannot write a checkpoint to {self.folder} ({first_line(error)}); whole "
+            f"checkpoints there: epochs {whole_epochs(self.folder) or 'none'}; --resume "
+            "continues from the last of them"
         )
 
 

@@ -39,4 +39,4 @@ def curves(records: list[dict[str, Any]], title: str) -> Figure:
 
 def write_curves(path: Path, records: list[dict[str, Any]], title: str) -> None:
     """Draws ``curves`` into ``path``."""
-    curves(records, title).savefig(path, dpi=100)
+    curves(records, title).savefig(path, dpi=80)
