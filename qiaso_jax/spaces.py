@@ -325,15 +325,22 @@ def node_sites(
     params = jax.tree.map(jnp.asarray, params)
     model = bind_model(value_fn, params, kwargs, batch_argnames)
     program, _, sites, spaces = lay_out(model, model.size, checked_space(space))
-    clean = evaluate(program, model.leaves, model.batch)
+
+    @jax.jit
+    def count(leaves, batch):
+        clean = evaluate(program, leaves, batch)
+        masks = {
+            i: reactive_nodes(program, site, clean, sigma)
+            for i, site in enumerate(sites.sites)
+            if spaces[i] == "node"
+        }
+        return {i: jnp.sum(mask) for i, mask in masks.items() if mask is not None}
+
+    counts = count(model.leaves, model.batch)
     listed = []
-    for site, where in zip(sites.sites, spaces, strict=True):
+    for i, (site, where) in enumerate(zip(sites.sites, spaces, strict=True)):
         nodes = 0 if where == "weights" else nodes_per_example(program, site)
-        reactive = float(nodes)
-        if where == "node":
-            mask = reactive_nodes(program, site, clean, sigma)
-            if mask is not None:
-                reactive = float(jnp.sum(mask)) / model.size
+        reactive = float(counts[i]) / model.size if i in counts else float(nodes)
         for leaf in sorted(site.leaves):
             listed.append(
                 NodeSite(

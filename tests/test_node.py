@@ -1,0 +1,689 @@
+"""node_qiaso: the estimate, its selections, and its place among optax's transforms."""
+
+import functools
+import itertools
+
+import chex
+import flax.linen as nn
+import flax.nnx as nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from qiaso_jax.node import node_qiaso, pair_weights, telling_examples
+from qiaso_jax.superposition import is_inexact
+
+SIZES = (6, 8, 7, 3)
+
+
+def mlp(seed=0, dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(seed), len(SIZES))
+    return [
+        {
+            "w": jax.random.normal(k, (m, n), dtype) * np.sqrt(2 / m).astype(dtype),
+            "b": jnp.full((n,), 0.1, dtype),
+        }
+        for k, m, n in zip(keys[1:], SIZES[:-1], SIZES[1:], strict=True)
+    ]
+
+
+def logits(params, x, activation=jax.nn.relu):
+    for layer in params[:-1]:
+        x = activation(x @ layer["w"] + layer["b"][None])
+    return x @ params[-1]["w"] + params[-1]["b"][None]
+
+
+def value_fn(params, x, y):
+    return optax.softmax_cross_entropy_with_integer_labels(logits(params, x), y)
+
+
+def batch(size=32, seed=1, dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(seed))
+    return {
+        "x": jax.random.normal(keys[0], (size, SIZES[0]), dtype),
+        "y": jax.random.randint(keys[1], (size,), 0, SIZES[-1]),
+    }
+
+
+def estimates(tx, params, num_steps, value_fn=value_fn, **kwargs):
+    """The pseudo-gradients of ``num_steps`` steps from the same parameters."""
+
+    def step(state, _):
+        updates, state = tx.update(None, state, params, value_fn=value_fn, **kwargs)
+        return state, jax.tree.map(jnp.negative, updates)
+
+    scanned = jax.jit(lambda state: jax.lax.scan(step, state, length=num_steps)[1])
+    return scanned(tx.init(params))
+
+
+def gradient(params, value_fn=value_fn, **kwargs):
+    return jax.grad(lambda p: value_fn(p, **kwargs).mean())(params)
+
+
+def assert_unbiased(found, expected, deviations=6.0, tolerance=2e-3):
+    """The mean of ``found`` along its first axis is ``expected``, up to chance.
+
+    Entries are compared at ``deviations`` standard errors: at 6 and up to 1000 entries
+    a correct estimate fails one seed in a million. ``tolerance`` of the largest entry
+    covers the finite difference.
+    """
+    for estimate, truth in zip(
+        jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+    ):
+        estimate = np.asarray(estimate, np.float64)
+        error = np.std(estimate, axis=0) / np.sqrt(len(estimate))
+        bound = deviations * error + tolerance * np.max(np.abs(truth))
+        assert np.all(np.abs(np.mean(estimate, axis=0) - truth) <= bound)
+
+
+def each(found):
+    """The estimates of one step after the other."""
+    leaves, treedef = jax.tree.flatten(found)
+    return [jax.tree.unflatten(treedef, rows) for rows in zip(*leaves, strict=True)]
+
+
+def cosines(found, expected):
+    return [
+        float(jnp.vdot(a, b) / jnp.linalg.norm(a.ravel()) / jnp.linalg.norm(b.ravel()))
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("examples", "noise", "space"),
+    [
+        (1.0, "rademacher", "auto"),
+        (0.25, "rademacher", "auto"),
+        (0.25, "gaussian", "auto"),
+        (0.5, "rademacher", "example"),
+        (0.5, "rademacher", "weights"),
+    ],
+)
+def test_estimate_is_the_gradient_in_expectation(examples, noise, space):
+    params, data = mlp(), batch()
+    tx = node_qiaso(
+        16,
+        1e-3,
+        optimizer=optax.sgd(1.0),
+        examples=examples,
+        noise=noise,
+        space=space,
+    )
+    found = estimates(tx, params, 1500, **data)
+    expected = gradient(params, **data)
+    assert_unbiased(found, expected)
+    # The test can fail: it is not the noise that hides everything.
+    mean = jax.tree.map(lambda g: g.mean(0), found)
+    assert min(cosines(mean, expected)) > 0.9
+
+
+def convolutional(params, x, y):
+    h = jax.lax.conv_general_dilated(
+        x, params["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    h = jax.nn.relu(h + params["bias"][None, None, None])
+    h = jax.lax.reduce_window(
+        h, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "SAME"
+    )
+    h = h.reshape(x.shape[0], -1) @ params["out"]
+    return optax.softmax_cross_entropy_with_integer_labels(h, y)
+
+
+def transformer(params, tokens, y):
+    h = params["table"][tokens] + params["position"][None]
+
+    def block(h, p):
+        mean = h.mean(-1, keepdims=True)
+        spread = jax.lax.rsqrt(((h - mean) ** 2).mean(-1, keepdims=True) + 1e-3)
+        a = (h - mean) * spread * p["scale"][None, None]
+        q, k, v = (a @ p[name] for name in "qkv")
+        h = h + jax.nn.softmax(q @ k.swapaxes(1, 2)) @ v
+        return h + jax.nn.gelu(h @ p["up"]) @ p["down"], None
+
+    h, _ = jax.lax.scan(block, h, params["blocks"])
+    return optax.softmax_cross_entropy_with_integer_labels(h.mean(1) @ params["out"], y)
+
+
+def small_model(name):
+    def normal(i, *shape):
+        return jax.random.normal(jax.random.key(i), shape)
+
+    y = jnp.arange(6) % 3
+    if name == "cnn":
+        params = {
+            "kernel": normal(0, 3, 3, 1, 2) / 2,
+            "bias": normal(1, 2) / 5,
+            "out": normal(2, 8, 3) / 2,
+        }
+        return convolutional, params, {"x": normal(3, 6, 4, 4, 1), "y": y}
+    params = {
+        "table": normal(0, 5, 4),
+        "position": normal(1, 3, 4) / 2,
+        "out": normal(2, 4, 3),
+        "blocks": {
+            "scale": jnp.ones((2, 4)),
+            **{c: normal(ord(c), 2, 4, 4) / 3 for c in "qkv"},
+            "up": normal(4, 2, 4, 6) / 2,
+            "down": normal(5, 2, 6, 4) / 2,
+        },
+    }
+    return transformer, params, {"tokens": jnp.arange(18).reshape(6, 3) % 5, "y": y}
+
+
+@pytest.mark.parametrize("name", ["cnn", "transformer"])
+def test_cosine_to_the_gradient_goes_to_one(name):
+    # With P pairs in all, an entry's standard error is at most |g|/√P for the node
+    # gradients g of an example; measured 1 − cosine is below a third of the bound.
+    value_fn, params, data = small_model(name)
+    expected = gradient(params, value_fn, **data)
+    tx = node_qiaso(64, 1e-3, optimizer=optax.sgd(1.0), examples=0.5)
+    means = []
+    for num_steps in (30, 3000):
+        found = estimates(tx, params, num_steps, value_fn, **data)
+        means.append(cosines(jax.tree.map(lambda g: g.mean(0), found), expected))
+    assert_unbiased(found, expected, tolerance=5e-3)
+    assert min(means[1]) > 0.98
+    assert np.mean(means[1]) > np.mean(means[0])
+
+
+def numpy_reference(params, x, y, words, eta, sigma):
+    """The estimate on all examples, on loops of NumPy in double precision."""
+    layers = [(np.asarray(p["w"]), np.asarray(p["b"])) for p in params]
+    num_pairs, size = 4, len(x)
+
+    def forward(n, noise):
+        h, inputs, outputs = x[n], [], []
+        for i, (w, b) in enumerate(layers):
+            inputs.append(h)
+            z = h @ w + b
+            outputs.append(z)
+            z = z + noise[i]
+            h = np.maximum(z, 0) if i < len(layers) - 1 else z
+        loss = np.log(np.sum(np.exp(h))) - h[y[n]]
+        return loss, inputs, outputs
+
+    losses = np.zeros((size, 2 * num_pairs))
+    z, all_inputs = {}, []
+    for n in range(size):
+        _, inputs, outputs = forward(n, [0.0] * len(layers))
+        all_inputs.append(inputs)
+        for k in range(2 * num_pairs):
+            pair, sign = k % num_pairs, 1 if k < num_pairs else -1
+            z[n, k] = [
+                sign
+                * np.where((words[i][n] >> pair) & 1, 1.0, -1.0)
+                * (outputs[i] > -sigma if i < len(layers) - 1 else 1.0)
+                for i in range(len(layers))
+            ]
+            losses[n, k] = forward(n, [sigma * direction for direction in z[n, k]])[0]
+    centred = losses - losses.mean(axis=1, keepdims=True)
+    s = np.sqrt(np.mean(losses.var(axis=1)))
+    grads = [[np.zeros_like(w), np.zeros_like(b)] for w, b in layers]
+    for n in range(size):
+        if eta:
+            p = np.exp(-eta * centred[n] / s)
+            c = p / p.sum() * s / (eta * sigma)
+        else:
+            c = -centred[n] / (2 * num_pairs * sigma)
+        for i in range(len(layers)):
+            d = sum(c[k] * z[n, k][i] for k in range(2 * num_pairs))
+            grads[i][0] -= np.outer(all_inputs[n][i], d) / size
+            grads[i][1] -= d / size
+    return losses, grads
+
+
+@pytest.mark.parametrize("eta", [0.0, 2.0])
+def test_equals_a_numpy_implementation_given_the_noise(eta):
+    with jax.enable_x64(True):
+        params, data = mlp(dtype=jnp.float64), batch(5, dtype=jnp.float64)
+        tx = node_qiaso(8, 0.05, eta, optimizer=optax.sgd(1.0), examples=1.0, key=3)
+        state = tx.init(params)
+        step = jax.jit(functools.partial(tx.update, value_fn=value_fn))
+        updates, new_state = step(None, state, params, **data)
+        noise_key = jax.random.split(jax.random.wrap_key_data(state.key), 3)[2]
+        keys = jax.random.split(jax.random.fold_in(noise_key, 0), 3)
+        words = [
+            np.asarray(jax.random.bits(k, (5, n), jnp.uint32))
+            for k, n in zip(keys, SIZES[1:], strict=True)
+        ]
+        losses, expected = numpy_reference(
+            params, np.asarray(data["x"]), np.asarray(data["y"]), words, eta, 0.05
+        )
+        for ours, (w, b) in zip(updates, expected, strict=True):
+            np.testing.assert_allclose(-ours["w"], w, rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(-ours["b"], b, rtol=1e-9, atol=1e-12)
+        if not eta:
+            np.testing.assert_allclose(
+                new_state.info.expected_loss, losses.mean(), rtol=1e-9
+            )
+            np.testing.assert_allclose(
+                new_state.info.best_loss, losses.mean(0).min(), rtol=1e-9
+            )
+        assert ours["w"].dtype == jnp.float64
+
+
+def test_exponential_weights_tend_to_the_linear_ones():
+    losses = jax.random.normal(jax.random.key(0), (4, 2, 6))
+    share = jnp.full(6, 1 / 6)
+    linear, log_p = pair_weights(losses, jnp.zeros(()), jnp.array(0.1), share)
+    np.testing.assert_allclose(jnp.exp(log_p), 1 / 8, rtol=1e-5)
+    weights, _ = pair_weights(losses, jnp.array(1e-2), jnp.array(0.1), share)
+    np.testing.assert_allclose(weights, linear, rtol=0.05, atol=2e-3)
+    # One candidate with all the weight: bounded, whatever its loss.
+    losses = losses.at[1, 0, 2].set(-1e30)
+    weights, log_p = pair_weights(losses, jnp.array(50.0), jnp.array(0.1), share)
+    assert np.argmax(log_p[:, 0, 2]) == 1
+    np.testing.assert_allclose(jnp.exp(log_p).sum((0, 1)), 1.0, rtol=1e-5)
+
+
+def test_telling_examples_are_weighted_by_the_inverse_probability():
+    losses = jnp.array([0.0, 0.0, 0.1, 5.0, 0.2, jnp.nan, 1.0, 0.0])
+    values = jnp.arange(8.0) ** 2
+    rows, share = jax.vmap(lambda key: telling_examples(key, losses, 4))(
+        jax.random.split(jax.random.key(0), 4000)
+    )
+    means = np.sum(share * values[rows], axis=1)
+    # Five standard errors: one seed in a million.
+    error = 5 * means.std() / np.sqrt(len(means))
+    assert abs(means.mean() - values.mean()) < error < 0.1 * values.mean()
+    assert np.mean(rows == 3) > 0.6
+    equal, share = telling_examples(jax.random.key(0), jnp.ones(8), 8)
+    np.testing.assert_array_equal(equal, np.arange(8))
+    np.testing.assert_allclose(share, 1 / 8, rtol=1e-6)
+
+
+def test_selections_lower_the_variance():
+    params, data = mlp(), batch(256)
+    for _ in range(2):  # examples differ in what they teach once something is learnt
+        params = jax.tree.map(lambda p, g: p - g, params, gradient(params, **data))
+    expected = gradient(params, **data)
+
+    def mean_cosine(**settings):
+        tx = node_qiaso(16, 1e-3, optimizer=optax.sgd(1.0), **settings)
+        found = estimates(tx, params, 40, **data)
+        return np.mean([cosines(estimate, expected) for estimate in each(found)])
+
+    quarter = mean_cosine(examples=0.25)
+    assert quarter > 1.02 * mean_cosine(examples=0.25, reactive_only=False)
+    uniform = jax.tree.map(lambda x: x[:64], data)
+    tx = node_qiaso(16, 1e-3, optimizer=optax.sgd(1.0), examples=1.0)
+    found = estimates(tx, params, 40, **uniform)
+    plain = [cosines(estimate, expected) for estimate in each(found)]
+    assert quarter > 1.02 * np.mean(plain)
+
+
+@jax.custom_jvp
+def guarded(x):
+    return jnp.where(x > 0, 1.0, -1.0)
+
+
+@guarded.defjvp
+def _(primals, tangents):
+    raise AssertionError("a derivative was asked for")
+
+
+def zero_one(params, x, y):
+    scores = logits(params, x, guarded)
+    return guarded(jnp.max(scores, axis=-1) - scores[jnp.arange(len(y)), y] - 1e-7)
+
+
+def test_steps_and_zero_one_loss_train_without_a_derivative():
+    data = batch(256)
+    data["y"] = (data["x"][:, 0] > 0) + (data["x"][:, 1] > 0).astype(jnp.int32)
+    params = mlp()
+    with pytest.raises(AssertionError, match="a derivative was asked for"):
+        gradient(params, zero_one, **data)
+    tx = node_qiaso(sigma=0.5, optimizer=optax.adam(0.02))
+
+    @jax.jit
+    def train(params):
+        def step(carry, _):
+            params, state = carry
+            updates, state = tx.update(None, state, params, value_fn=zero_one, **data)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, tx.init(params)), length=250)[0]
+
+    before = zero_one(params, **data).mean()
+    params, state = train(params)
+    after = zero_one(params, **data).mean()
+    assert before > -0.2
+    assert after < -0.8  # 90 % right
+    np.testing.assert_allclose(state.info.expected_loss, after, atol=0.1)
+
+
+def test_second_step_does_not_compile_again():
+    params = mlp()
+    tx = node_qiaso(
+        4,
+        optax.linear_schedule(0.1, 0.01, 10),
+        optax.constant_schedule(1.0),
+        optimizer=optax.adam(1e-3),
+    )
+
+    @jax.jit
+    @chex.assert_max_traces(1)
+    def step(params, state, data):
+        updates, state = tx.update(None, state, params, value_fn=value_fn, **data)
+        return optax.apply_updates(params, updates), state
+
+    state = tx.init(params)
+    for seed in range(3):
+        new_params, new_state = step(params, state, batch(seed=seed))
+        chex.assert_trees_all_equal_shapes_and_dtypes(
+            (params, state), (new_params, new_state)
+        )
+        params, state = new_params, new_state
+    assert state.step == 3
+
+
+def test_memory_does_not_grow_with_the_candidates():
+    sizes = (784, 128, 64, 10)
+    params = [
+        {
+            "w": jax.ShapeDtypeStruct((m, n), jnp.float32),
+            "b": jax.ShapeDtypeStruct((n,), jnp.float32),
+        }
+        for m, n in itertools.pairwise(sizes)
+    ]
+    x = jax.ShapeDtypeStruct((512, 784), jnp.float32)
+    y = jax.ShapeDtypeStruct((512,), jnp.int32)
+
+    def peak(update, tx):
+        state = jax.eval_shape(tx.init, params)
+        compiled = jax.jit(update).lower(params, state, x, y).compile()
+        memory = compiled.memory_analysis()
+        return memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+    def node(num_candidates, **settings):
+        tx = node_qiaso(num_candidates, optimizer=optax.adam(1e-3), **settings)
+        return peak(
+            lambda p, s, x, y: tx.update(None, s, p, value_fn=value_fn, x=x, y=y), tx
+        )
+
+    adam = optax.adam(1e-3)
+    reference = peak(lambda p, s, x, y: adam.update(gradient(p, x=x, y=y), s, p), adam)
+    assert node(30) < 2 * reference
+    assert node(30, examples=1.0) < 2 * reference
+    # 40 times the candidates, of which the losses alone are kept.
+    losses = 4 * 128 * (1200 - 30)
+    assert node(1200) < node(30) + 4 * losses
+    assert node(30, candidate_batch_size=30) > node(30, candidate_batch_size=2)
+
+
+@pytest.mark.parametrize("num_candidates", [12, 80])
+def test_batches_of_candidates_change_nothing(num_candidates):
+    # 80 candidates are 40 pairs, more than there are bits in a word.
+    params, data = mlp(), batch()
+
+    def estimate(size):
+        tx = node_qiaso(
+            num_candidates, optimizer=optax.sgd(1.0), candidate_batch_size=size
+        )
+        return estimates(tx, params, 1, **data)
+
+    few, many = estimate(2), estimate(num_candidates)
+    for a, b in zip(jax.tree.leaves(few), jax.tree.leaves(many), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_centre_is_where_the_updates_lead():
+    params, data = mlp(), batch()
+    tx = node_qiaso(8, optimizer=optax.sgd(0.1), examples=1.0)
+    ahead = jax.tree.map(lambda p: 0.1 * jnp.ones_like(p), params)
+    state = tx.init(params)
+    step = jax.jit(functools.partial(tx.update, value_fn=value_fn))
+    from_there, _ = step(None, state, jax.tree.map(jnp.add, params, ahead), **data)
+    via, _ = step(ahead, state, params, **data, ignored=jnp.zeros(32))
+    chex.assert_trees_all_close(
+        via, jax.tree.map(jnp.add, ahead, from_there), rtol=1e-5
+    )
+
+    hybrid = optax.chain(optax.adam(1e-3), tx)
+    updates, state = jax.jit(functools.partial(hybrid.update, value_fn=value_fn))(
+        gradient(params, **data), hybrid.init(params), params, **data
+    )
+    assert optax.tree.get(state, "expected_loss") > 0
+    chex.assert_tree_all_finite(updates)
+
+
+def test_seeds_can_be_mapped_over():
+    data = batch()
+
+    def losses(key):
+        params = mlp()
+        tx = node_qiaso(8, optimizer=optax.adam(1e-2), key=key)
+
+        def step(carry, _):
+            params, state = carry
+            updates, state = tx.update(None, state, params, value_fn=value_fn, **data)
+            return (optax.apply_updates(params, updates), state), None
+
+        (params, state), _ = jax.lax.scan(step, (params, tx.init(params)), length=40)
+        return value_fn(params, **data).mean(), state.key
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    together, final_keys = jax.jit(jax.vmap(losses))(keys)
+    alone, _ = jax.jit(losses)(keys[1])
+    np.testing.assert_allclose(together[1], alone, rtol=2e-2)
+    assert np.all(together < value_fn(mlp(), **data).mean())
+    assert len(np.unique(final_keys, axis=0)) == 3
+
+
+class WithDropout(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(8)(x))
+        x = nn.Dropout(0.5, deterministic=not train)(nn.relu(x))
+        return nn.Dense(3)(x)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_batch_norm_and_dropout(train):
+    data, module = batch(64), WithDropout()
+    variables = module.init(jax.random.key(0), data["x"], False)
+
+    def value_fn(params, batch_stats, x, y, rng, train):
+        scores, _ = module.apply(
+            {"params": params, "batch_stats": batch_stats},
+            x,
+            train,
+            rngs={"dropout": rng},
+            mutable=["batch_stats"],
+        )
+        return optax.softmax_cross_entropy_with_integer_labels(scores, y)
+
+    # Sixty-four examples, and as many bytes in no other argument: x, y are the batch.
+    kwargs = {
+        "batch_stats": variables["batch_stats"],
+        "rng": jax.random.key(7),
+        "train": train,
+        **data,
+    }
+    params = variables["params"]
+    tx = node_qiaso(32, 1e-3, optimizer=optax.sgd(1.0), examples=1.0)
+    found = estimates(tx, params, 200, value_fn, **kwargs)
+    expected = gradient(params, value_fn, **kwargs)
+    mean = jax.tree.map(lambda g: g.mean(0), found)
+    if train:
+        # What an example does to the others' statistics is not credited.
+        after = {k: v for k, v in mean.items() if k == "Dense_1"}
+        assert min(cosines(after, {"Dense_1": expected["Dense_1"]})) > 0.95
+        chex.assert_tree_all_finite(mean)
+    else:
+        # Under the dropout mask of this key, and no other, to six standard errors.
+        assert_unbiased(found, expected)
+
+
+def test_nnx_state_as_parameters():
+    graph, params = nnx.split(nnx.Linear(6, 3, rngs=nnx.Rngs(0)))
+    data = batch()
+
+    def value_fn(params, x, y):
+        scores = nnx.merge(graph, params)(x)
+        return optax.softmax_cross_entropy_with_integer_labels(scores, y)
+
+    tx = node_qiaso(optimizer=optax.sgd(0.5), examples=0.5)
+
+    @jax.jit
+    def step(params, state):
+        updates, state = tx.update(None, state, params, value_fn=value_fn, **data)
+        return optax.apply_updates(params, updates), state
+
+    before, state = value_fn(params, **data).mean(), tx.init(params)
+    for _ in range(30):
+        params, state = step(params, state)
+    assert value_fn(params, **data).mean() < 0.9 * before
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_low_precision(dtype):
+    params, data = mlp(dtype=dtype), batch(dtype=dtype)
+    tx = node_qiaso(30, 0.1, optimizer=optax.sgd(1.0))
+    found = estimates(tx, params, 60, **data)
+    expected = gradient(mlp(), **batch())
+    for leaf, param in zip(
+        jax.tree.leaves(found), jax.tree.leaves(params), strict=True
+    ):
+        assert leaf.dtype == param.dtype
+    mean = jax.tree.map(lambda g: g.astype(jnp.float32).mean(0), found)
+    assert np.mean(cosines(mean, expected)) > 0.7
+
+
+def test_integer_parameters_stay():
+    params = {"w": jnp.ones((6, 3)), "steps": jnp.array(3)}
+
+    def value_fn(params, x, y):
+        scores = x @ params["w"] * params["steps"]
+        return optax.softmax_cross_entropy_with_integer_labels(scores, y)
+
+    tx = node_qiaso(4, optimizer=optax.adam(0.1))
+    updates, _ = tx.update(None, tx.init(params), params, value_fn=value_fn, **batch())
+    assert updates["steps"] == 0
+    assert not is_inexact(updates["steps"])
+    assert jnp.any(updates["w"] != 0)
+
+
+def test_losses_that_are_not_finite():
+    params, data = mlp(), batch()
+
+    def sometimes(params, x, y):
+        losses = value_fn(params, x, y)
+        return jnp.where(losses > jnp.quantile(losses, 0.5), jnp.nan, losses)
+
+    def never(params, x, y):
+        return value_fn(params, x, y) + jnp.nan
+
+    for eta in (0.0, 1.0):
+        tx = node_qiaso(8, 0.1, eta, optimizer=optax.adam(0.1))
+        state = tx.init(params)
+        updates, after = jax.jit(functools.partial(tx.update, value_fn=sometimes))(
+            None, state, params, **data
+        )
+        chex.assert_tree_all_finite(updates)
+        assert 0 < after.info.num_nonfinite < 64
+        updates, after = jax.jit(functools.partial(tx.update, value_fn=never))(
+            None, state, params, **data
+        )
+        chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
+        chex.assert_trees_all_equal(after.opt_state, state.opt_state)
+        assert after.info.num_skipped == 1
+        assert not after.info.collapsed
+        updates, _ = jax.jit(functools.partial(tx.update, value_fn=value_fn))(
+            None, after, params, **data
+        )
+        chex.assert_tree_all_finite(updates)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"num_candidates": 7}, ValueError, "num_candidates must be even.*got 7"),
+        ({"num_candidates": 0}, ValueError, "num_candidates must be at least 1"),
+        ({"sigma": 0.0}, ValueError, "sigma must be finite and above 0"),
+        ({"eta": -1.0}, ValueError, "eta must be finite and at least 0"),
+        ({"optimizer": "adam"}, TypeError, "optimizer must be an optax.*got 'adam'"),
+        ({"examples": 0.0}, ValueError, "examples must be finite and above 0"),
+        ({"examples": 1.5}, ValueError, "at most 1, got 1.5"),
+        ({"noise": "cauchy"}, ValueError, "noise must be one of.*got 'cauchy'"),
+        ({"space": "layer"}, ValueError, "space must be one of.*got 'layer'"),
+        ({"candidate_batch_size": 0}, ValueError, "candidate_batch_size must be at"),
+        ({"batch_argnames": "x"}, TypeError, r"such as \('x',\)"),
+        ({"key": 0.5}, TypeError, "key must be an int"),
+    ],
+)
+def test_settings_out_of_range(settings, error, message):
+    with pytest.raises(error, match=message):
+        node_qiaso(**{"optimizer": optax.sgd(1.0), **settings})
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        ({"params": None}, ValueError, "got params=None"),
+        ({"value_fn": None}, ValueError, "got value_fn=None"),
+        (
+            {"value_fn": lambda p, x, y: value_fn(p, x, y).mean()},
+            ValueError,
+            r"one loss per example.*got shape \(\). Do not average",
+        ),
+        (
+            {"value_fn": lambda p, x, y: (value_fn(p, x, y), 1)},
+            TypeError,
+            "one loss per example.*got a tuple",
+        ),
+        (
+            {"value_fn": lambda p, x, y: logits(p, x).argmax(-1) != y},
+            TypeError,
+            "real floating dtype; got bool",
+        ),
+        (
+            {"value_fn": lambda p: value_fn(p, **batch())},
+            ValueError,
+            "no keyword argument carries the 32 examples",
+        ),
+        (
+            {"value_fn": lambda p, x, y: jnp.exp(p[0]["w"][0, 0]) * x.sum(-1)},
+            ValueError,
+            "no parameter enters value_fn linearly",
+        ),
+        (
+            {"value_fn": lambda p, x, y, table: value_fn(p, x, y) + table.sum()},
+            None,
+            None,
+        ),
+    ],
+)
+def test_calls_that_cannot_work(call, error, message):
+    params = mlp()
+    tx = node_qiaso(4, optimizer=optax.sgd(1.0))
+    arguments = {"params": params, "value_fn": value_fn, **call}
+    kwargs = {**batch(), "table": jnp.zeros(7)}
+    update = functools.partial(tx.update, None, tx.init(params), **arguments, **kwargs)
+    if error is None:
+        update()
+        return
+    with pytest.raises(error, match=message):
+        update()
+
+
+def test_state_that_looks_like_a_batch_has_to_be_told_apart():
+    params, data = mlp(), batch()
+    table = jnp.zeros(32)
+
+    def with_table(params, x, y, table):
+        return value_fn(params, x, y) + table @ jnp.ones(32)
+
+    def update(**settings):
+        tx = node_qiaso(4, optimizer=optax.sgd(1.0), **settings)
+        return tx.update(
+            None, tx.init(params), params, value_fn=with_table, **data, table=table
+        )
+
+    with pytest.raises(ValueError, match="name those in batch_argnames"):
+        update()
+    update(batch_argnames=("x", "y"))
+    with pytest.raises(ValueError, match=r"batch_argnames names \['z'\]"):
+        update(batch_argnames=("x", "z"))
