@@ -55,7 +55,7 @@ def reflection(bounds: Any, x0: PyTree) -> Callable[[PyTree], PyTree]:
 
 def _like(name: str, bound: Any, x0: PyTree) -> PyTree:
     """One bound as a pytree like ``x0``."""
-    if jnp.ndim(bound) == 0 and jax.tree.structure(bound) == jax.tree.structure(0):
+    if jax.tree.structure(bound) == jax.tree.structure(0) and jnp.ndim(bound) == 0:
         return jax.tree.map(lambda x: jnp.full(x.shape, bound, x.dtype), x0)
     if jax.tree.structure(bound) != jax.tree.structure(x0):
         raise ValueError(
