@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -28,19 +29,11 @@ SNES_POPULATIONS = (15, 30, 100, 300)
 OPEN_ES_POPULATIONS = (30, 100, 300)
 OPEN_ES_RATES = (0.01, 0.03, 0.1)
 
-COLUMNS = (
-    "method",
-    "population",
-    "evaluations",
-    "first quartile",
-    "median",
-    "third quartile",
-    "global basin",
-    "CPU seconds",
-)
+COLUMNS = ("method", "K", "evals", "Q1", "median", "Q3", "basin", "CPU s")
 
 NOTES = """\
-The best value found, over {seeds} seeds; the minimum is 0. The start is uniform in
+Median and quartiles (Q1, Q3) over {seeds} seeds of the best value found in so many
+evaluations (evals), K at a time; the minimum is 0. The start is uniform in
 [-5.12, 5.12]^30, the same for all methods; only random search is kept in that box.
 
 - *QIASO, faithful*: `qiaso(**PAPER)`.
@@ -51,9 +44,10 @@ The best value found, over {seeds} seeds; the minimum is 0. The start is uniform
 - *evosax SNES, Open_ES*: sigma as for cma; SNES at the population, Open_ES (Adam at a
   cosine rate, sigma annealed to {sigma_end:g}) at the population and rate of the lowest
   median at that budget, chosen on these very seeds. `results.json` has them all.
-- *global basin*: seeds with a value below 0.5; all other minima are above 0.99.
-- *CPU seconds*: of all cores, for all seeds, with compilation, which `minimize` repeats
-  for every seed.
+- *basin*: seeds that found the global one, by a value below 0.5; all other minima are
+  above 0.99.
+- *CPU s*: seconds of all cores, for all seeds, with compilation, which `minimize` does
+  again for every seed.
 """
 
 
@@ -147,7 +141,7 @@ def cells(run: Run) -> list[str]:
 
 def print_table(console: Console, runs: list[Run]) -> None:
     """The table on the terminal."""
-    table = Table(title="30-D Rastrigin: the best value found")
+    table = Table(title="30-D Rastrigin: the best value found", box=box.SIMPLE)
     for index, column in enumerate(COLUMNS):
         table.add_column(column, justify="right" if index else "left")
     budget = runs[0].budget
