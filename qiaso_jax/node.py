@@ -362,8 +362,11 @@ def pair_weights(
     values = jnp.where(finite, losses, 0)
     mean = jnp.sum(values, axis=(0, 1)) / safe_count
     centred = jnp.where(finite, losses - mean[None, None], 0)
-    variance = jnp.sum(centred**2, axis=(0, 1)) / safe_count
-    scale = jnp.sqrt(jnp.sum(share * variance) / jnp.sum(share))
+    # Squares of losses near the largest float would overflow.
+    peak = jnp.max(jnp.abs(centred))
+    peak = jnp.where(peak > 0, peak, 1)
+    variance = jnp.sum((centred / peak) ** 2, axis=(0, 1)) / safe_count
+    scale = peak * jnp.sqrt(jnp.sum(share * variance) / jnp.sum(share))
     scale = jnp.where(scale > 0, scale, 1)
     # An example that lost all candidates keeps the prior, and teaches nothing.
     excluded = ~finite & (count > 0)[None, None]

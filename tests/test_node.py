@@ -274,7 +274,8 @@ def test_exponential_weights_tend_to_the_linear_ones():
     # One candidate with all the weight: bounded, whatever its loss.
     losses = losses.at[1, 0, 2].set(-1e30)
     weights, log_p = pair_weights(losses, jnp.array(50.0), jnp.array(0.1), share)
-    assert np.argmax(log_p[:, 0, 2]) == 1
+    assert log_p[1, 0, 2] > -1e-3
+    chex.assert_tree_all_finite(weights)
     np.testing.assert_allclose(jnp.exp(log_p).sum((0, 1)), 1.0, rtol=1e-5)
 
 
@@ -287,7 +288,7 @@ def test_telling_examples_are_weighted_by_the_inverse_probability():
     means = np.sum(share * values[rows], axis=1)
     # Five standard errors: one seed in a million.
     error = 5 * means.std() / np.sqrt(len(means))
-    assert abs(means.mean() - values.mean()) < error < 0.1 * values.mean()
+    assert abs(means.mean() - values.mean()) < error < 0.2 * values.mean()
     assert np.mean(rows == 3) > 0.6
     equal, share = telling_examples(jax.random.key(0), jnp.ones(8), 8)
     np.testing.assert_array_equal(equal, np.arange(8))
@@ -295,23 +296,40 @@ def test_telling_examples_are_weighted_by_the_inverse_probability():
 
 
 def test_selections_lower_the_variance():
+    # Where most is learnt, examples differ in what they can still teach.
     params, data = mlp(), batch(256)
-    for _ in range(2):  # examples differ in what they teach once something is learnt
-        params = jax.tree.map(lambda p, g: p - g, params, gradient(params, **data))
+    data["y"] = jnp.argmax(data["x"][:, :3], axis=1)
+    tx = optax.adam(0.03)
+
+    def train(carry, _):
+        params, state = carry
+        updates, state = tx.update(gradient(params, **data), state)
+        return (optax.apply_updates(params, updates), state), None
+
+    (params, _), _ = jax.jit(lambda carry: jax.lax.scan(train, carry, length=100))(
+        (params, tx.init(params))
+    )
     expected = gradient(params, **data)
 
-    def mean_cosine(**settings):
+    def mean_cosine(rows=None, **settings):
         tx = node_qiaso(16, 1e-3, optimizer=optax.sgd(1.0), **settings)
-        found = estimates(tx, params, 40, **data)
+
+        def one(key, rows):
+            state = tx.init(params)._replace(key=jax.random.key_data(key))
+            chosen = jax.tree.map(lambda x: x[rows], data)
+            updates, _ = tx.update(None, state, params, value_fn=value_fn, **chosen)
+            return jax.tree.map(jnp.negative, updates)
+
+        keys = jax.random.split(jax.random.key(0), 100)
+        found = jax.jit(jax.vmap(one))(keys, rows)
         return np.mean([cosines(estimate, expected) for estimate in each(found)])
 
-    quarter = mean_cosine(examples=0.25)
-    assert quarter > 1.02 * mean_cosine(examples=0.25, reactive_only=False)
-    uniform = jax.tree.map(lambda x: x[:64], data)
-    tx = node_qiaso(16, 1e-3, optimizer=optax.sgd(1.0), examples=1.0)
-    found = estimates(tx, params, 40, **uniform)
-    plain = [cosines(estimate, expected) for estimate in each(found)]
-    assert quarter > 1.02 * np.mean(plain)
+    everything = jnp.tile(jnp.arange(256), (100, 1))
+    uniform = jax.random.randint(jax.random.key(1), (100, 64), 0, 256)
+    both = mean_cosine(everything, examples=0.25)
+    # Measured 0.39, 0.33 and 0.18.
+    assert both > 0.02 + mean_cosine(everything, examples=0.25, reactive_only=False)
+    assert both > 0.02 + mean_cosine(uniform, examples=1.0)
 
 
 @jax.custom_jvp
@@ -395,7 +413,11 @@ def test_memory_does_not_grow_with_the_candidates():
         state = jax.eval_shape(tx.init, params)
         compiled = jax.jit(update).lower(params, state, x, y).compile()
         memory = compiled.memory_analysis()
-        return memory.temp_size_in_bytes + memory.output_size_in_bytes
+        return (
+            memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            + memory.temp_size_in_bytes
+        )
 
     def node(num_candidates, **settings):
         tx = node_qiaso(num_candidates, optimizer=optax.adam(1e-3), **settings)
@@ -540,16 +562,19 @@ def test_nnx_state_as_parameters():
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_low_precision(dtype):
-    params, data = mlp(dtype=dtype), batch(dtype=dtype)
-    tx = node_qiaso(30, 0.1, optimizer=optax.sgd(1.0))
-    found = estimates(tx, params, 60, **data)
+    def cast(tree):
+        return jax.tree.map(lambda x: x.astype(dtype) if is_inexact(x) else x, tree)
+
+    params, data = cast(mlp()), cast(batch())
+    tx = node_qiaso(30, 0.1, optimizer=optax.sgd(1.0), examples=1.0)
+    found = estimates(tx, params, 100, **data)
     expected = gradient(mlp(), **batch())
     for leaf, param in zip(
         jax.tree.leaves(found), jax.tree.leaves(params), strict=True
     ):
         assert leaf.dtype == param.dtype
     mean = jax.tree.map(lambda g: g.astype(jnp.float32).mean(0), found)
-    assert np.mean(cosines(mean, expected)) > 0.7
+    assert np.mean(cosines(mean, expected)) > 0.9
 
 
 def test_integer_parameters_stay():
