@@ -6,6 +6,7 @@ folder, and are decoded once into a cached ``.npz``. Digits comes with scikit-le
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -239,9 +240,9 @@ def _source_key(source: Source, folder: Path | None) -> str:
 
 def _read_cache(path: Path) -> Dataset | None:
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             return Dataset(**{field: arrays[field] for field in Dataset._fields})
-    except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError, EOFError):
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, EOFError):
         return None  # absent or torn: the source is still there to be decoded again
 
 
@@ -253,7 +254,8 @@ def _write_cache(path: Path, dataset: Dataset) -> None:
             np.savez(file, **dataset._asdict())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise UserError(
             f"cannot write decoded data to {path.parent}: {error.strerror}; pass "
             "--cache-dir or set QIASO_CACHE_DIR to a folder with space"

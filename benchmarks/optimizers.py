@@ -167,7 +167,7 @@ def _hybrid(setting: Setting, key: jax.Array) -> optax.GradientTransformation:
     )
 
 
-HYBRID_SIGMA = 1.0
+HYBRID_SIGMA = 0.1
 
 
 def _node(setting: Setting, key: jax.Array) -> optax.GradientTransformation:
@@ -229,10 +229,10 @@ REGISTRY: dict[str, Entry] = {
         lambda s, _: optax.sgd(s.learning_rate, momentum=0.9),
         (3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
     ),
-    "adam": _gradient(lambda s, _: optax.adam(s.learning_rate), _SMALL),
-    "nadam": _gradient(lambda s, _: optax.nadam(s.learning_rate), _SMALL),
-    "rmsprop": _gradient(lambda s, _: optax.rmsprop(s.learning_rate), _SMALL),
-    "adamw": _gradient(lambda s, _: optax.adamw(s.learning_rate), _SMALL),
+    "adam": _gradient(lambda s, _: optax.adam(s.learning_rate), _MIDDLE),
+    "nadam": _gradient(lambda s, _: optax.nadam(s.learning_rate), _MIDDLE),
+    "rmsprop": _gradient(lambda s, _: optax.rmsprop(s.learning_rate), _MIDDLE),
+    "adamw": _gradient(lambda s, _: optax.adamw(s.learning_rate), _MIDDLE),
     "lion": _gradient(
         lambda s, _: optax.lion(s.learning_rate), (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
     ),
@@ -260,7 +260,7 @@ REGISTRY: dict[str, Entry] = {
         # Every example once, and the candidates of those selected.
         sample_forwards=lambda setting: 1 + NODE_EXAMPLES * setting.num_candidates,
     ),
-    "hybrid": _gradient(_hybrid, _SMALL)._replace(
+    "hybrid": _gradient(_hybrid, _MIDDLE)._replace(
         has_candidates=True,
         sample_forwards=lambda setting: GRADIENT + setting.num_candidates,
     ),

@@ -1,0 +1,180 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from benchmarks import evolution, networks, optimizers
+from benchmarks.errors import UserError
+from benchmarks.interface import Objective, Setting, State
+from benchmarks.networks import Batch, Network
+
+SETTING = Setting(
+    peak_learning_rate=0.05,
+    schedule="constant",
+    sigma=0.1,
+    num_candidates=6,
+    steps_per_epoch=10,
+    total_steps=100,
+)
+BATCH = Batch(jnp.ones((3, 2, 2, 1)), jnp.array([0, 1, 2]))
+
+
+@pytest.fixture(autouse=True)
+def _evosax_promotes_ranks():
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def counting(calls, batch_norm=False):
+    """A network of ten biases that counts the examples it is evaluated on."""
+
+    def init(key, images):
+        del key, images
+        return {"bias": jnp.zeros(10)}, {"mean": jnp.zeros(1)} if batch_norm else {}
+
+    def apply(params, batch_stats, images, train):
+        del train
+        jax.debug.callback(lambda _: calls.append(len(images)), params["bias"][0])
+        return jnp.tile(params["bias"], (len(images), 1)), batch_stats
+
+    return Network(init, apply, convolutional=False)
+
+
+def first_state(optimizer, network):
+    return optimizer.init(jax.random.key(7), *network.init(None, None))
+
+
+def test_registry_and_names_agree():
+    assert set(optimizers.REGISTRY) == set(optimizers.NAMES)
+    for entry in optimizers.REGISTRY.values():
+        assert len(entry.grid) == 5
+        assert list(entry.grid) == sorted(entry.grid)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("name", ["qiaso", "qiaso-paper", "pgpe", "open-es", "cma-es"])
+def test_sample_forwards_are_what_is_evaluated(name, batch_norm):
+    calls = []
+    network = counting(calls, batch_norm)
+    shape = jax.eval_shape(network.init, None, None)[0]
+    optimizer = optimizers.build(name, network, SETTING, shape)
+    state = first_state(optimizer, network)
+    jax.block_until_ready(jax.jit(optimizer.step)(state, BATCH))
+    jax.effects_barrier()
+    claimed = optimizers.sample_forwards(name, SETTING, batch_norm)
+    assert sum(calls) == claimed * len(BATCH.labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "cost"), [("sgd", 3), ("sophia", 3.6), ("hybrid", 3 + 6), ("snes", 6)]
+)
+def test_sample_forwards_by_hand(name, cost):
+    assert optimizers.sample_forwards(name, SETTING, False) == pytest.approx(cost)
+
+
+def test_adam_is_optax_adam_on_the_gradient():
+    network = networks.build("mlp", hidden=(5,))
+    images = jax.random.normal(jax.random.key(0), (8, 2, 2, 1))
+    batch = Batch(images, jnp.arange(8))
+    params, stats = network.init(jax.random.key(1), images)
+    optimizer = optimizers.build("adam", network, SETTING, params)
+    state = optimizer.init(jax.random.key(2), params, stats)
+
+    def loss_fn(params):
+        hidden = jax.nn.relu(
+            images.reshape(8, 4) @ params["Dense_0"]["kernel"]
+            + params["Dense_0"]["bias"][None]
+        )
+        logits = hidden @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"][None]
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(8), batch.labels])
+
+    tx = optax.adam(0.05)
+    expected, inner = params, tx.init(params)
+    for _ in range(3):
+        loss, grads = jax.value_and_grad(loss_fn)(expected)
+        updates, inner = tx.update(grads, inner, expected)
+        expected = optax.apply_updates(expected, updates)
+        state, reported = optimizer.step(state, batch)
+        assert float(reported) == pytest.approx(float(loss), rel=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.params, expected
+    )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        evolution.cma_es,
+        evolution.sep_cma_es,
+        evolution.open_es,
+        evolution.snes,
+        evolution.pgpe,
+    ],
+)
+def test_evolution_minimises(make):
+    # A quadratic in disguise: the loss is what `Objective.loss` returns.
+    target = jnp.linspace(-1, 1, 5)
+
+    class Sphere(Objective):
+        def loss(self, params, batch_stats, batch):
+            del batch_stats, batch
+            return jnp.sum((params["x"] - target) ** 2)
+
+    objective = Sphere(lambda *_: (jnp.zeros(()), {}))
+    setting = SETTING._replace(num_candidates=20)
+    start = {"x": jnp.zeros(5)}
+    optimizer = evolution.from_evosax(make, objective, setting, start)
+
+    @jax.jit
+    def run(state):
+        def step(state, _):
+            return optimizer.step(state, BATCH)
+
+        return jax.lax.scan(step, state, length=300)[0]
+
+    state = run(optimizer.init(jax.random.key(0), start, {}))
+    np.testing.assert_allclose(state.params["x"], target, atol=0.05)
+
+
+def test_sep_cma_es_has_the_rates_of_a_diagonal():
+    solution = {"x": np.zeros(50)}
+    _, dense = evolution.cma_es(SETTING, solution)
+    _, diagonal = evolution.sep_cma_es(SETTING, solution)
+    # Ros and Hansen 2008, equation 4, for N = 50.
+    assert float(diagonal.c_mu / dense.c_mu) == pytest.approx(52 / 3, rel=1e-5)
+    assert float(diagonal.c_1 / dense.c_1) == pytest.approx(52 / 3, rel=1e-5)
+
+
+def test_cma_es_refuses_a_large_network():
+    with pytest.raises(UserError, match=r"N = 5,000 weights.*sep-cma-es"):
+        evolution.cma_es(SETTING, {"x": np.zeros(5000)})
+
+
+def test_seeds_give_different_candidates():
+    network = counting([])
+    optimizer = optimizers.build("qiaso", network, SETTING, {"bias": jnp.zeros(10)})
+
+    def one_step(key):
+        state = optimizer.init(key, *network.init(None, None))
+        return optimizer.step(state, BATCH)[0].params["bias"]
+
+    moved = jax.vmap(one_step)(jax.random.split(jax.random.key(0)))
+    assert not np.allclose(moved[0], moved[1])
+
+
+def test_a_state_is_made_of_arrays():
+    network = counting([])
+    for name in ("hybrid", "qiaso-paper", "pgpe"):
+        optimizer = optimizers.build(name, network, SETTING, {"bias": jnp.zeros(10)})
+        state = first_state(optimizer, network)
+        assert isinstance(state, State)
+        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+
+
+def test_cosine_ends_at_zero():
+    cosine = SETTING._replace(schedule="cosine").learning_rate
+    assert float(cosine(0)) == pytest.approx(0.05)
+    assert float(cosine(50)) == pytest.approx(0.025)
+    assert float(cosine(100)) == pytest.approx(0, abs=1e-9)
+    assert SETTING.learning_rate(99) == 0.05
