@@ -182,11 +182,11 @@ def minimize(
 ) -> MinimizeResult:
     r"""Minimises a function of any pytree from its values alone.
 
-    Collapses to the expectation (Eq 2) at every step, on centred ranks with η = 5, while
-    the spread of the superposition is annealed geometrically,
+    Collapses to the expectation (Eq 2) at every step, on centred ranks with η = 5,
+    while the spread of the superposition is annealed geometrically,
 
     .. math::
-        σ_t = σ \, r^{t/T}, \qquad r = \exp(−0.5 \, T/N) \text{ in } [10^{-8}, 0.1],
+        σ_t = σ r^{t/T}, \qquad r = \exp(−0.5 \, T/N) \text{ in } [10^{-8}, 0.1],
 
     over the T steps of the budget; N is the number of weights. Unless given, K is such
     that :math:`T = 12 N \, (E / 1000 N)^{0.3}` for E evaluations, and at least

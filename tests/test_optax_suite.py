@@ -1,7 +1,7 @@
 """The suite that optax runs on the optimizers of its contrib module, run on qiaso.
 
-The suite ships inside the optax wheel. One of its slots, ``sophia``, whose tests already
-pass the objective to ``update``, is given our optimizer instead.
+The suite ships inside the optax wheel. One of its slots, ``sophia``, whose tests
+already pass the objective to ``update``, is given our optimizer instead.
 
 Settings: K = 30, σ annealed from 0.1 by a factor e every 3,000 steps, and Adam at the
 rate of the slot, 1e-2, on the displacement. ``set_to_zero`` drops the gradients that
