@@ -24,7 +24,6 @@ SIGMA = HALF_WIDTH / 2
 """Initial spread of the rivals: pycma's advice is a quarter of the width of the box."""
 WORKING_SIGMA = 2 * HALF_WIDTH / 3
 """Initial spread of ``minimize``: its advice is a third."""
-OPEN_ES_SIGMA_END = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,10 +135,11 @@ def snes(budget: int, starts: np.ndarray, population: int) -> Run:
     return evolved("evosax SNES", settings, budget, starts, algorithm, hyper)
 
 
-def open_es(budget: int, starts: np.ndarray, population: int, rate: float) -> Run:
+def open_es(
+    budget: int, starts: np.ndarray, population: int, rate: float, last: float
+) -> Run:
     """Antithetic pairs, centred ranks, and Adam; rate and spread are annealed."""
     steps = budget // population
-    last = OPEN_ES_SIGMA_END
     algorithm = Open_ES(
         population,
         jnp.zeros(DIMENSION),

@@ -53,6 +53,7 @@ def folder(tmp_path_factory):
         patch.setattr(rastrigin, "SNES_POPULATIONS", (30,))
         patch.setattr(rastrigin, "OPEN_ES_POPULATIONS", (30,))
         patch.setattr(rastrigin, "OPEN_ES_RATES", (0.03, 0.1))
+        patch.setattr(rastrigin, "OPEN_ES_LAST_SIGMAS", (1e-2,))
         patch.setattr(rastrigin_figures, "DECAYS", (0.995,))
         patch.setattr(rastrigin_figures, "PLANE_STEPS", 12)
         command = rastrigin.Command(output=folder, seeds=2, evaluations=(BUDGET,))
