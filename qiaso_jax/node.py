@@ -5,7 +5,6 @@ all candidates, their amplitudes, and the expected displacement, brought back to
 parameters. Where the noise goes is found by ``qiaso_jax.sites``.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -32,7 +31,7 @@ from qiaso_jax.superposition import is_inexact
 UNIFORM_SHARE = 0.1
 """m: the share of the draws of examples that does not look at their losses."""
 
-_PAIRS_AT_A_TIME = 5
+_PAIRS_AT_A_TIME = 4
 
 
 def node_qiaso(
@@ -97,8 +96,8 @@ def node_qiaso(
       noise: "rademacher" (the cheapest, and the lowest variance) or "gaussian".
       reactive_only: whether only nodes that can react get noise.
       candidate_batch_size: how many candidates are evaluated at a time, which bounds
-        the memory; the largest even divisor of K up to it is used. ``None`` for 10, or
-        less where all examples are used.
+        the memory; the largest even divisor of K up to it is used. ``None`` for 8, so
+        6 of 30.
       batch_argnames: the arguments of ``value_fn`` that carry the batch along the
         first axes of their arrays; ``None`` for all those whose arrays all do.
       space: where the noise goes. "node": added to the outputs; "example": to the
@@ -180,6 +179,9 @@ def node_qiaso(
     key_data, key_impl = _arguments.prng_key(key)
     inner = optax.masked(optimizer, lambda tree: jax.tree.map(is_inexact, tree))
     num_pairs = num_candidates // 2
+    at_a_time = _PAIRS_AT_A_TIME
+    if candidate_batch_size is not None:
+        at_a_time = max(1, candidate_batch_size // 2)
 
     def init(params: PyTree) -> QIASOState:
         dtype = _amplitude_dtype(params)
@@ -242,9 +244,7 @@ def node_qiaso(
             clean_loss = jnp.mean(clean_drawn)
         noises = site_noises(layout, clean, sigma_now, noise, reactive_only, size)
         losses_of = perturbed_losses(program, layout.sites, clean)
-        pairs = _Pairs(
-            noise_key, noises, num_pairs, _at_a_time(candidate_batch_size, examples)
-        )
+        pairs = _Pairs(noise_key, noises, num_pairs, at_a_time)
 
         def losses_of_pair(sources, pair):
             moves = [
@@ -448,12 +448,6 @@ class _Pairs(NamedTuple):
 
 def _largest_divisor(number: int, at_most: int) -> int:
     return max(d for d in range(1, min(number, at_most) + 1) if number % d == 0)
-
-
-def _at_a_time(candidate_batch_size: int | None, examples: float) -> int:
-    if candidate_batch_size is not None:
-        return max(1, candidate_batch_size // 2)
-    return max(1, math.floor(_PAIRS_AT_A_TIME * min(1.0, 0.25 / examples)))
 
 
 def _amplitude_dtype(params: PyTree) -> Any:
