@@ -86,13 +86,15 @@ def node_qiaso(
     Args:
       num_candidates: K, even: candidates come in antithetic pairs.
       sigma: σ > 0, the spread of the superposition; a number or an optax schedule.
-        Step activations want one as large as their pre-activations, 0.1 or more.
+        Step activations want more of it, a fifth of their inputs' spread or so.
       eta: η ≥ 0, the inverse temperature; a number or an optax schedule. 0 stands for
         the limit, the most accurate for small σ; exponential weights stay bounded
         under outliers and large σ.
       optimizer: what the pseudo-gradient ĝ is handed to, for instance
         ``optax.adam(1e-3)``.
       examples: f in (0, 1], the fraction of the minibatch candidates are evaluated for.
+        1 for losses that do not tell how far an example is from being right, such as
+        the 0–1 loss.
       noise: "rademacher" (the cheapest, and the lowest variance) or "gaussian".
       reactive_only: whether only nodes that can react get noise.
       candidate_batch_size: how many candidates are evaluated at a time, which bounds
@@ -134,7 +136,8 @@ def node_qiaso(
       >>> keys = jax.random.split(jax.random.key(1))
       >>> params = {"in": jax.random.normal(keys[0], (2, 32)),
       ...     "bias": jnp.zeros(32), "out": jax.random.normal(keys[1], (32,))}
-      >>> tx = qiaso_jax.node_qiaso(sigma=0.5, optimizer=optax.adam(0.03))
+      >>> tx = qiaso_jax.node_qiaso(
+      ...     sigma=0.3, optimizer=optax.adam(0.1), examples=1.0)
       >>> state = tx.init(params)
       >>> @jax.jit
       ... def step(params, state):

@@ -381,7 +381,7 @@ def brute_force(value_fn, params, kwargs, sigma):
 def pooled(pool):
     def value_fn(params, x):
         h = jnp.tanh(pool(jax.nn.relu(x @ params["w"])))
-        return jnp.sum(h.reshape(x.shape[0], -1) ** 2, axis=1)
+        return jnp.sum(h.reshape(x.shape[0], -1), axis=1)
 
     return value_fn
 
