@@ -153,8 +153,8 @@ class Checkpoints:
     def _failure(self, error: Exception) -> UserError:
         return UserError(
             f"cannot write a checkpoint to {self.folder} ({first_line(error)}); whole "
-            f"checkpoints there: epochs {whole_epochs(self.folder) or 'none'}; --resume "
-            "continues from the last of them"
+            f"checkpoints there: epochs {whole_epochs(self.folder) or 'none'}; "
+            "--resume continues from the last of them"
         )
 
 

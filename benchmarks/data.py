@@ -157,6 +157,7 @@ def _read_splits(name: str, source: Source, folder: Path | None) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what fails is raised
     path = source.hub if folder is None else str(folder)
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -218,7 +219,8 @@ def _require_network(name: str, source: Source) -> None:
 def _root_cause(error: BaseException) -> str:
     while error.__cause__ is not None or error.__context__ is not None:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    text = str(error).splitlines()[0].rstrip(".") if str(error) else ""
+    return f"{type(error).__name__}: {text}"
 
 
 def _environment_path(variable: str) -> Path | None:
