@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from qiaso_jax._arguments import PyTree
-from qiaso_jax.superposition import is_inexact
+from qiaso_jax._trees import is_inexact
 
 
 def reflection(bounds: Any, x0: PyTree) -> Callable[[PyTree], PyTree]:

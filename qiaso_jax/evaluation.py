@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from qiaso_jax._arguments import PyTree
-from qiaso_jax.superposition import displaced, is_inexact
+from qiaso_jax._trees import is_inexact
+from qiaso_jax.superposition import displaced
 
 Candidates = tuple[jax.Array, PyTree]
 OffsetOf = Callable[[jax.Array, PyTree], PyTree]

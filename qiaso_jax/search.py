@@ -12,10 +12,10 @@ import optax
 
 from qiaso_jax import _arguments
 from qiaso_jax._arguments import PyTree
+from qiaso_jax._trees import is_inexact
 from qiaso_jax.bounds import reflection
 from qiaso_jax.evaluation import checked_losses
 from qiaso_jax.state import QIASOInfo
-from qiaso_jax.superposition import is_inexact
 from qiaso_jax.transform import qiaso
 
 

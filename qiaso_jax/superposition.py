@@ -15,11 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from qiaso_jax._arguments import PyTree
-
-
-def is_inexact(leaf: chex.Array) -> bool:
-    """Whether a leaf is moved at all: integers and booleans are not."""
-    return jnp.issubdtype(leaf.dtype, jnp.inexact)
+from qiaso_jax._trees import is_inexact
 
 
 def gaussian_like(key: jax.Array, tree: PyTree) -> PyTree:

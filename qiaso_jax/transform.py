@@ -9,10 +9,9 @@ from typing import Any, Literal
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from qiaso_jax import _arguments, amplitudes
+from qiaso_jax import _arguments, _trees, amplitudes
 from qiaso_jax import collapse as readouts
 from qiaso_jax._arguments import PyTree
 from qiaso_jax.evaluation import (
@@ -22,7 +21,7 @@ from qiaso_jax.evaluation import (
     weighted_offset,
 )
 from qiaso_jax.state import QIASOInfo, QIASOState, empty_info
-from qiaso_jax.superposition import Superposition, displaced, is_inexact
+from qiaso_jax.superposition import Superposition, displaced
 from qiaso_jax.tunnelling import Tunnelling, gaussian_tunnelling
 
 
@@ -152,14 +151,11 @@ def qiaso(
         num_candidates, antithetic, keeps_centre=collapse in readouts.KEEPS_CENTRE
     )
     stores_candidates = collapse_every > 1 or tunnelling is not None
-    inner = optax.masked(
-        optax.scale(-1.0) if optimizer is None else optimizer,
-        lambda tree: jax.tree.map(is_inexact, tree),
-    )
+    inner = _trees.on_inexact(optax.scale(-1.0) if optimizer is None else optimizer)
 
     def init(params: PyTree) -> QIASOState:
-        params = _arrays(params)
-        dtype = _amplitude_dtype(params)
+        params = _trees.arrays(params)
+        dtype = _trees.amplitude_dtype(params)
         key, prepare_key = jax.random.split(_wrapped(key_data, key_impl))
         step = jnp.zeros((), jnp.int32)
         candidates = ()
@@ -185,25 +181,20 @@ def qiaso(
         candidates_value_fn: Any = None,
         **kwargs: Any,
     ) -> tuple[PyTree, QIASOState]:
-        updates, params = _checked_trees(updates, params)
+        updates, centre = _trees.updates_and_centre(updates, params)
         if (value_fn is None) == (candidates_value_fn is None):
             raise ValueError(
                 "qiaso evaluates the loss itself: give update one of value_fn=, a "
                 "function (params, **kwargs) -> scalar, and candidates_value_fn=; got "
                 + ("neither." if value_fn is None else "both.")
             )
-        centre = jax.tree.map(
-            lambda p, u: (p + u).astype(p.dtype) if is_inexact(p) else p,
-            params,
-            updates,
-        )
         next_key, prepare_key, collapse_key, tunnel_key = jax.random.split(
             _wrapped(state.key, key_impl), 4
         )
         step = state.step
         sigma_now = _arguments.at_step(sigma, step)
         if stores_candidates:
-            _check_same_structure("state.candidates", state.candidates, params)
+            _trees.check_same_structure("state.candidates", state.candidates, centre)
             offsets, offset_of = state.candidates, _as_stored
         elif candidate_batch_size is None or candidates_value_fn is not None:
             offsets = superposition.offsets(prepare_key, centre, sigma_now)
@@ -294,12 +285,7 @@ def qiaso(
             )
             info = info._replace(num_tunnelled=num_tunnelled)
 
-        updates = jax.tree.map(
-            lambda u, d: (u + d).astype(u.dtype) if is_inexact(d) else u,
-            updates,
-            moved,
-        )
-        return updates, QIASOState(
+        return _trees.added(updates, moved), QIASOState(
             step=jnp.asarray(optax.safe_increment(step)),
             key=jax.random.key_data(next_key),
             candidates=prepared,
@@ -318,59 +304,6 @@ def _as_stored(k: jax.Array, offset: PyTree) -> PyTree:
 
 def _wrapped(key_data: jax.Array, impl: Any) -> jax.Array:
     return jax.random.wrap_key_data(key_data, impl=impl)
-
-
-def _arrays(tree: PyTree) -> PyTree:
-    """Numbers as arrays of a definite dtype; shapes without values as they are."""
-
-    def convert(leaf):
-        if isinstance(leaf, jax.ShapeDtypeStruct):
-            return leaf
-        # Weakly typed leaves would turn strong in the first step, and recompile it.
-        return jnp.asarray(leaf, jnp.result_type(leaf))
-
-    return jax.tree.map(convert, tree)
-
-
-def _amplitude_dtype(params: PyTree) -> np.dtype:
-    """Float32, or the real precision of the widest weights."""
-    widest = jnp.dtype(jnp.float32)
-    for leaf in jax.tree.leaves(params):
-        if is_inexact(leaf):
-            widest = jnp.promote_types(widest, jnp.finfo(leaf.dtype).dtype)
-    return widest
-
-
-def _check_same_structure(name: str, tree: Any, params: PyTree) -> None:
-    structure, expected = jax.tree.structure(tree), jax.tree.structure(params)
-    if structure != expected:
-        raise ValueError(
-            f"{name} must have the structure of params, {expected}; got {structure}."
-        )
-
-
-def _checked_trees(
-    updates: PyTree | None, params: PyTree | None
-) -> tuple[PyTree, PyTree]:
-    """``updates`` and ``params`` as trees of arrays; zeros for no updates."""
-    if params is None:
-        raise ValueError(
-            "qiaso needs the parameters: call update(updates, state, params, "
-            "value_fn=...); got params=None."
-        )
-    params = _arrays(params)
-    if updates is None:
-        return optax.tree.zeros_like(params), params
-    _check_same_structure("updates", updates, params)
-    for update, param in zip(
-        jax.tree.leaves(updates), jax.tree.leaves(params), strict=True
-    ):
-        if is_inexact(param) and jnp.shape(update) != param.shape:
-            raise ValueError(
-                "updates must have the shapes of params, "
-                f"{param.shape} for one leaf; got {jnp.shape(update)}."
-            )
-    return _arrays(updates), params
 
 
 def _measure(

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from qiaso_jax import _arguments
-from qiaso_jax.superposition import gaussian_like, is_inexact
+from qiaso_jax._trees import is_inexact
+from qiaso_jax.superposition import gaussian_like
 
 # g of T(θ) = γ g(αℓ): the one that the paper prints falls with the loss.
 GATES = {"as_printed": lambda x: jax.nn.sigmoid(-x), "as_described": jax.nn.sigmoid}

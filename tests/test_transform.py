@@ -570,7 +570,7 @@ def test_bad_arguments_are_named(arguments, error, sentence):
     [
         ({"value_fn": None}, ValueError, "give update one of value_fn=.*got neither"),
         ({"candidates_value_fn": loss}, ValueError, "got both"),
-        ({"params": None}, ValueError, "qiaso needs the parameters.*params=None"),
+        ({"params": None}, ValueError, "needs the parameters.*params=None"),
         (
             {"updates": {"w": jnp.ones((2, 2))}},
             ValueError,
