@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from qiaso_jax import _arguments
+from qiaso_jax import _arguments, _trees
 from qiaso_jax._arguments import PyTree, ScalarOrSchedule
 from qiaso_jax.amplitudes import uniform
 from qiaso_jax.interpret import evaluate
@@ -26,7 +26,6 @@ from qiaso_jax.noise import (
 from qiaso_jax.sites import perturbed_losses
 from qiaso_jax.spaces import Space, bind_model, checked_space, lay_out
 from qiaso_jax.state import QIASOInfo, QIASOState, empty_info
-from qiaso_jax.superposition import is_inexact
 
 UNIFORM_SHARE = 0.1
 """m: the share of the draws of examples that does not look at their losses."""
@@ -180,14 +179,15 @@ def node_qiaso(
         )
     space = checked_space(space)
     key_data, key_impl = _arguments.prng_key(key)
-    inner = optax.masked(optimizer, lambda tree: jax.tree.map(is_inexact, tree))
+    inner = _trees.on_inexact(optimizer)
     num_pairs = num_candidates // 2
     at_a_time = _PAIRS_AT_A_TIME
     if candidate_batch_size is not None:
         at_a_time = max(1, candidate_batch_size // 2)
 
     def init(params: PyTree) -> QIASOState:
-        dtype = _amplitude_dtype(params)
+        params = _trees.arrays(params)
+        dtype = _trees.amplitude_dtype(params)
         return QIASOState(
             step=jnp.zeros((), jnp.int32),
             key=key_data,
@@ -205,20 +205,12 @@ def node_qiaso(
         value_fn: Any = None,
         **kwargs: Any,
     ) -> tuple[PyTree, QIASOState]:
-        if params is None or value_fn is None:
+        updates, centre = _trees.updates_and_centre(updates, params)
+        if value_fn is None:
             raise ValueError(
-                "node_qiaso evaluates the loss itself: call update(updates, state, "
-                "params, value_fn=..., **batch); got "
-                f"{'params' if params is None else 'value_fn'}=None."
+                "node_qiaso evaluates the loss itself: give update value_fn=, a "
+                "function (params, **kwargs) -> [B]; got none."
             )
-        params = jax.tree.map(jnp.asarray, params)
-        if updates is None:
-            updates = optax.tree.zeros_like(params)
-        centre = jax.tree.map(
-            lambda p, u: (p + u).astype(p.dtype) if is_inexact(p) else p,
-            params,
-            updates,
-        )
         next_key, select_key, noise_key = jax.random.split(
             jax.random.wrap_key_data(state.key, impl=key_impl), 3
         )
@@ -293,12 +285,7 @@ def node_qiaso(
             (moved, opt_state),
             (optax.tree.zeros_like(moved), state.opt_state),
         )
-        updates = jax.tree.map(
-            lambda u, d: (u + d).astype(d.dtype) if is_inexact(d) else u,
-            updates,
-            moved,
-        )
-        return updates, QIASOState(
+        return _trees.added(updates, moved), QIASOState(
             step=jnp.asarray(optax.safe_increment(state.step)),
             key=jax.random.key_data(next_key),
             candidates=(),
@@ -451,15 +438,6 @@ class _Pairs(NamedTuple):
 
 def _largest_divisor(number: int, at_most: int) -> int:
     return max(d for d in range(1, min(number, at_most) + 1) if number % d == 0)
-
-
-def _amplitude_dtype(params: PyTree) -> Any:
-    """Float32, or the precision of the widest weights."""
-    widest = jnp.dtype(jnp.float32)
-    for leaf in jax.tree.leaves(params):
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            widest = jnp.promote_types(widest, leaf.dtype)
-    return widest
 
 
 def _measure(

@@ -648,7 +648,7 @@ def test_settings_out_of_range(settings, error, message):
     ("call", "error", "message"),
     [
         ({"params": None}, ValueError, "got params=None"),
-        ({"value_fn": None}, ValueError, "got value_fn=None"),
+        ({"value_fn": None}, ValueError, "give update value_fn=.*got none"),
         (
             {"value_fn": lambda p, x, y: value_fn(p, x, y).mean()},
             ValueError,
