@@ -5,9 +5,8 @@ all candidates, their amplitudes, and the expected displacement, brought back to
 parameters. Where the noise goes is found by ``qiaso_jax.sites``.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +16,8 @@ from qiaso_jax import _arguments, _trees
 from qiaso_jax._arguments import PyTree, ScalarOrSchedule
 from qiaso_jax.amplitudes import uniform
 from qiaso_jax.interpret import evaluate
-from qiaso_jax.noise import (
-    PAIRS_PER_WORD,
-    REACH,
-    SiteNoise,
-    site_noises,
-)
+from qiaso_jax.noise import REACH, site_noises
+from qiaso_jax.pairs import Pairs
 from qiaso_jax.sites import perturbed_losses
 from qiaso_jax.spaces import Space, bind_model, checked_space, lay_out
 from qiaso_jax.state import QIASOInfo, QIASOState, empty_info
@@ -239,7 +234,7 @@ def node_qiaso(
             clean_loss = jnp.mean(clean_drawn)
         noises = site_noises(layout, clean, sigma_now, noise, reactive_only, size)
         losses_of = perturbed_losses(program, layout.sites, clean)
-        pairs = _Pairs(noise_key, noises, num_pairs, at_a_time)
+        pairs = Pairs(noise_key, noises, num_pairs, at_a_time)
 
         def losses_of_pair(sources, pair):
             moves = [
@@ -368,76 +363,6 @@ def pair_weights(
     linear = -(values[:, 0] - values[:, 1]) / (num_candidates * sigma)
     linear = jnp.where(both, linear, 0)
     return jnp.where(positive, exponential, linear) * share[None], log_p
-
-
-class _Pairs(NamedTuple):
-    """Goes through all pairs, some at a time."""
-
-    key: jax.Array
-    noises: Sequence[SiteNoise]
-    num_pairs: int
-    at_a_time: int
-
-    def map(self, fun: Callable[[list[Any], jax.Array], jax.Array]) -> jax.Array:
-        """``fun(sources, pair)`` of every pair, stacked."""
-
-        def of_group(group):
-            vectorised = jax.vmap(partial(fun, self._sources(group)))
-            return jax.lax.map(vectorised, self._indices())
-
-        results = self._each(of_group)
-        return results.reshape(self.num_pairs, *results.shape[-2:])
-
-    def sum(
-        self,
-        add: Callable[[Any, list[Any], jax.Array, jax.Array], Any],
-        zero: Any,
-        weights: jax.Array,
-    ) -> Any:
-        """``add(total, sources, pair, weights[pair])`` one after the other."""
-        groups = self.num_pairs // self._group
-        weights = weights.reshape(groups, -1, self._chunk, weights.shape[-1])
-
-        def of_group(totals, inputs):
-            group, rows = inputs
-            sources = self._sources(group)
-
-            def of_chunk(totals, inputs):
-                pairs, rows = inputs
-                for i in range(self._chunk):
-                    totals = add(totals, sources, pairs[i], rows[i])
-                return totals, None
-
-            totals, _ = jax.lax.scan(of_chunk, totals, (self._indices(), rows))
-            return totals, None
-
-        totals, _ = jax.lax.scan(of_group, zero, (jnp.arange(groups), weights))
-        return totals
-
-    @property
-    def _group(self) -> int:
-        return _largest_divisor(self.num_pairs, PAIRS_PER_WORD)
-
-    @property
-    def _chunk(self) -> int:
-        return _largest_divisor(self._group, self.at_a_time)
-
-    def _indices(self) -> jax.Array:
-        return jnp.arange(self._group).reshape(-1, self._chunk)
-
-    def _each(self, of_group):
-        groups = self.num_pairs // self._group
-        if groups == 1:
-            return of_group(0)
-        return jax.lax.map(of_group, jnp.arange(groups))
-
-    def _sources(self, group: Any) -> list[Any]:
-        keys = jax.random.split(jax.random.fold_in(self.key, group), len(self.noises))
-        return [n.source(k) for n, k in zip(self.noises, keys, strict=True)]
-
-
-def _largest_divisor(number: int, at_most: int) -> int:
-    return max(d for d in range(1, min(number, at_most) + 1) if number % d == 0)
 
 
 def _measure(

@@ -417,6 +417,17 @@ def test_reactive_nodes_are_those_that_react(pool, sigma):
     assert 0 < masks[0].mean() < 1
 
 
+def test_what_is_used_twice_is_perturbed_once():
+    def value_fn(params, x):
+        h = x @ params["w"] + params["b"][None]
+        return jnp.sum(jnp.tanh(h) + (h + x[:, :3]) ** 2, axis=1)
+
+    program, _, sites, _ = lay_out(bind_model(value_fn, LAYER, X, None), B, "node")
+    (site,) = sites.sites
+    assert len(site.uses) == 2
+    assert program.equations[min(site.uses)].primitive.name == "tanh"
+
+
 def test_stop_gradient_leaves_parameters_out():
     def value_fn(params, x):
         frozen = jax.lax.stop_gradient(params["w"])
