@@ -167,7 +167,7 @@ def density(budget: int, starts: np.ndarray) -> Figure:
     for axes, (title, settings) in zip(grid.flat, panels.items(), strict=True):
         where = trace(settings, here, PLANE_STEPS, lambda x, c, info: c)
         where = where.reshape(-1, 2)
-        axes.plot(*minima.T, ".", color="grey", markersize=2.5, label="minima")
+        axes.plot(*minima.T, ".", color="grey", markersize=2.5)
         drawn = axes.hist2d(
             *where.T,
             bins=64,
@@ -188,7 +188,7 @@ def density(budget: int, starts: np.ndarray) -> Figure:
     figure.colorbar(drawn, ax=grid, label="share of candidates", shrink=0.8)
     figure.suptitle(
         f"2-D Rastrigin: candidates of {PLANE_STEPS} iterations, K = 30, "
-        f"{len(starts)} seeds"
+        f"{len(starts)} seeds; a grey dot is a minimum"
     )
     return figure
 
