@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 import qiaso_jax
 
-PAPER: dict[str, Any] = dict(qiaso_jax.PAPER)
+PAPER = qiaso_jax.PAPER
 DIMENSION = 30
 HALF_WIDTH = 5.12
 SIGMA = HALF_WIDTH / 2

@@ -3,6 +3,7 @@
 Evaluate, amplify, collapse, tunnel. Each is a file of its own.
 """
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -335,7 +336,7 @@ def _measure(
     )
 
 
-PAPER = MappingProxyType(
+PAPER: Mapping[str, Any] = MappingProxyType(
     {
         "num_candidates": 30,
         "sigma": 0.02,
