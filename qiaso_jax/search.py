@@ -192,9 +192,9 @@ def minimize(
     where N is the number of weights. Unless given, K is such that the E evaluations
     make :math:`10 N (E / 1000 N)^{0.3}` steps, and at least 4 + 3 log N: more
     candidates rather than more steps find the global minimum of a rugged function, and
-    the last quarter refines it. ``benchmarks/rastrigin.py`` measures this. The candidates
-    spread alike in all directions, so a long curved valley, such as Rosenbrock's, is
-    better searched with CMA-ES.
+    the last quarter refines it. ``benchmarks/rastrigin.py`` measures this. The
+    candidates spread alike in all directions, so a long curved valley, such as
+    Rosenbrock's, is better searched with CMA-ES.
 
     Args:
       fun: ``fun(x) -> scalar``, traceable by JAX; ``ask`` and ``tell`` are for others.
