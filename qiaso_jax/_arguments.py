@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.core import Tracer
 
 PyTree: TypeAlias = Any
@@ -79,6 +80,15 @@ def one_of(name: str, value: Any, accepted: Collection[Any]) -> None:
     if value not in accepted:
         names = ", ".join(repr(option) for option in accepted)
         raise ValueError(f"{name} must be one of {names}; got {value!r}.")
+
+
+def transformation(name: str, value: Any) -> None:
+    """Checks that ``value`` is an optax optimizer, and not, say, its factory."""
+    if not isinstance(value, optax.GradientTransformation):
+        raise TypeError(
+            f"{name} must be an optax gradient transformation, such as "
+            f"optax.adam(1e-3); got {value!r}."
+        )
 
 
 def at_step(value: ScalarOrSchedule, step: jax.Array) -> Any:

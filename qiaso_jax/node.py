@@ -156,11 +156,7 @@ def node_qiaso(
         )
     _arguments.scalar_or_schedule("sigma", sigma, above=0)
     _arguments.scalar_or_schedule("eta", eta, at_least=0)
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(
-            "optimizer must be an optax gradient transformation, such as "
-            f"optax.adam(1e-3); got {optimizer!r}."
-        )
+    _arguments.transformation("optimizer", optimizer)
     _arguments.scalar("examples", examples, above=0, at_most=1)
     _arguments.one_of("noise", noise, REACH)
     if candidate_batch_size is not None:

@@ -145,6 +145,8 @@ def qiaso(
             "tunnelling must be None or made by qiaso_jax.gaussian_tunnelling, "
             f"got {tunnelling!r}."
         )
+    if optimizer is not None:
+        _arguments.transformation("optimizer", optimizer)
     key_data, key_impl = _arguments.prng_key(key)
     scale = amplitudes.LOSS_SCALINGS[loss_scaling]
     readout = readouts.READOUTS[collapse]
@@ -215,7 +217,9 @@ def qiaso(
                 value_fn, centre, candidates, offset_of, candidate_batch_size, **kwargs
             )
         else:
-            all_candidates = jax.vmap(displaced, in_axes=(None, 0))(centre, offsets)
+            all_candidates = jax.vmap(
+                displaced, in_axes=(None, 0), axis_size=num_candidates
+            )(centre, offsets)
             losses = checked_losses(
                 candidates_value_fn(
                     all_candidates, **accepted_arguments(candidates_value_fn, kwargs)

@@ -63,6 +63,12 @@ def test_losses_may_arrive_in_any_order_and_be_missing():
     assert nothing[1].info.num_skipped == 1
 
 
+def test_an_empty_tree_can_be_asked_for():
+    tx = qiaso(5, 0.2)
+    assert ask(tx, tx.init({}), {}) == {}
+    assert tell(tx, tx.init({}), {}, np.ones(5))[0] == {}
+
+
 def test_integer_losses_are_taken():
     tx = qiaso(5, 0.2)
     state = tx.init(PARAMS)

@@ -557,6 +557,7 @@ def test_the_papers_settings_run():
         ({"collapse": "mean"}, ValueError, "collapse must be one of 'expectation', "),
         ({"loss_scaling": "std"}, ValueError, "loss_scaling must be one of None"),
         ({"tunnelling": 0.1}, TypeError, "made by qiaso_jax.gaussian_tunnelling"),
+        ({"optimizer": optax.adam}, TypeError, "optimizer must be an optax gradient"),
         ({"key": 0.5}, TypeError, "key must be an int, a key of jax.random.key"),
     ],
 )
