@@ -429,9 +429,9 @@ def test_memory_does_not_grow_with_the_candidates():
     reference = peak(lambda p, s, x, y: adam.update(gradient(p, x=x, y=y), s, p), adam)
     assert node(30) < 2 * reference
     assert node(30, examples=1.0) < 2 * reference
-    # 40 times the candidates, of which the losses alone are kept.
-    losses = 4 * 128 * (1200 - 30)
-    assert node(1200) < node(30) + 4 * losses
+    # Of further candidates the losses alone are kept, and what is made of them.
+    assert node(1200, candidate_batch_size=6) < node(30) + 8 * (4 * 128 * 1200)
+    assert node(120, candidate_batch_size=6) < 1.1 * node(30)
     assert node(30, candidate_batch_size=30) > node(30, candidate_batch_size=2)
 
 
