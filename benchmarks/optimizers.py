@@ -257,8 +257,10 @@ REGISTRY: dict[str, Entry] = {
         make=lambda objective, setting, _: _from_optax(
             _node, objective, setting, False, objective.losses
         ),
-        # Every example once, and the candidates of those selected.
-        sample_forwards=lambda setting: 1 + NODE_EXAMPLES * setting.num_candidates,
+        # A clean pass of all; another, and the candidates, of those selected.
+        sample_forwards=lambda setting: (
+            1 + NODE_EXAMPLES * (1 + setting.num_candidates)
+        ),
     ),
     "hybrid": _gradient(_hybrid, _MIDDLE)._replace(
         has_candidates=True,
