@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -42,7 +42,7 @@ def paper_settings(**changes: Any) -> dict[str, Any]:
 
 
 def trace(
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     starts: Any,
     num_steps: int,
     keep: Callable[[jax.Array, jax.Array, qiaso_jax.QIASOInfo], Any],
