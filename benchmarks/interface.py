@@ -19,6 +19,7 @@ class Setting(NamedTuple):
     schedule: Literal["constant", "cosine"]
     sigma: float
     num_candidates: int
+    examples: float
     steps_per_epoch: int
     total_steps: int
     candidate_batch_size: int | None = None

@@ -131,6 +131,7 @@ def _setting(
         schedule=experiment.schedule,
         sigma=experiment.sigma or 0.0,
         num_candidates=experiment.candidates,
+        examples=experiment.examples,
         steps_per_epoch=steps_per_epoch,
         total_steps=0,
     )

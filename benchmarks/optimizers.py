@@ -175,13 +175,17 @@ def _node(setting: Setting, key: jax.Array) -> optax.GradientTransformation:
         setting.num_candidates,
         setting.sigma,
         optimizer=optax.adam(setting.learning_rate),
-        examples=NODE_EXAMPLES,
+        examples=setting.examples,
         batch_argnames=("batch",),
         key=key,
     )
 
 
-NODE_EXAMPLES = 0.25
+def _node_sample_forwards(setting: Setting) -> float:
+    # A clean pass of all; where some are selected, another of those, and candidates.
+    if setting.examples < 1:
+        return 1 + setting.examples * (1 + setting.num_candidates)
+    return 1 + setting.num_candidates
 
 
 def _qiaso(
@@ -257,10 +261,7 @@ REGISTRY: dict[str, Entry] = {
         make=lambda objective, setting, _: _from_optax(
             _node, objective, setting, False, objective.losses
         ),
-        # A clean pass of all; another, and the candidates, of those selected.
-        sample_forwards=lambda setting: (
-            1 + NODE_EXAMPLES * (1 + setting.num_candidates)
-        ),
+        sample_forwards=_node_sample_forwards,
     ),
     "hybrid": _gradient(_hybrid, _MIDDLE)._replace(
         has_candidates=True,

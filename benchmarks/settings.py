@@ -41,6 +41,8 @@ class Experiment:
     optimizers that have no learning rate."""
     candidates: int = 30
     """Candidates of population methods."""
+    examples: float = 0.25
+    """Fraction of a minibatch that node-qiaso evaluates candidates for."""
     budget: float | None = None
     """Sample-forwards per seed: cuts the epochs to what they pay for."""
     initialisation: InitName = "xavier"
@@ -68,9 +70,13 @@ class Experiment:
                 raise UserError(
                     f"--{name.replace('_', '-')} must be positive, got {value}"
                 )
+        if not 0 < self.examples <= 1:
+            raise UserError(
+                f"--examples must be above 0 and at most 1, got {self.examples}"
+            )
         if self.shift < 0:
             raise UserError(f"--shift must be at least 0, got {self.shift}")
-        even = ("open-es", "pgpe")
+        even = ("open-es", "pgpe", "node-qiaso")
         if self.optimizer in even and self.candidates % 2:
             raise UserError(
                 f"{self.optimizer} draws antithetic pairs: --candidates must be even, "

@@ -14,6 +14,7 @@ SETTING = Setting(
     schedule="constant",
     sigma=0.1,
     num_candidates=6,
+    examples=0.5,
     steps_per_epoch=10,
     total_steps=100,
 )
@@ -67,10 +68,22 @@ def test_sample_forwards_are_what_is_evaluated(name, batch_norm):
 
 
 @pytest.mark.parametrize(
-    ("name", "cost"), [("sgd", 3), ("sophia", 3.6), ("hybrid", 3 + 6), ("snes", 6)]
+    ("name", "cost"),
+    [
+        ("sgd", 3),
+        ("sophia", 3.6),
+        ("hybrid", 3 + 6),
+        ("snes", 6),
+        ("node-qiaso", 1 + 0.5 * (1 + 6)),
+    ],
 )
 def test_sample_forwards_by_hand(name, cost):
     assert optimizers.sample_forwards(name, SETTING, False) == pytest.approx(cost)
+
+
+def test_without_a_selection_one_clean_pass_is_enough():
+    setting = SETTING._replace(examples=1.0)
+    assert optimizers.sample_forwards("node-qiaso", setting, False) == 1 + 6
 
 
 def test_adam_is_optax_adam_on_the_gradient():
