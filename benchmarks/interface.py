@@ -12,6 +12,9 @@ import optax
 from benchmarks.networks import Batch, cross_entropy
 
 
+Ablation = Literal["superposition", "kl", "tunnelling"]
+
+
 class Setting(NamedTuple):
     """The numbers an optimizer is made from; it reads those that it has a use for."""
 
@@ -22,6 +25,7 @@ class Setting(NamedTuple):
     examples: float
     steps_per_epoch: int
     total_steps: int
+    without: Ablation | None = None
     candidate_batch_size: int | None = None
 
     @property
@@ -30,6 +34,12 @@ class Setting(NamedTuple):
         if self.schedule == "constant":
             return optax.constant_schedule(self.peak_learning_rate)
         return optax.cosine_decay_schedule(self.peak_learning_rate, self.total_steps)
+
+    @property
+    def ablation(self) -> dict[str, Any]:
+        """The arguments of ``qiaso`` that take one mechanism out."""
+        removed = {"kl": {"kl_strength": None}, "tunnelling": {"tunnelling": None}}
+        return removed.get(self.without or "", {})
 
 
 class State(NamedTuple):

@@ -43,7 +43,13 @@ def compile_program(experiment: Experiment, splits: Splits) -> Program:
       UserError: The experiment's numbers do not fit the data, network or optimizer.
     """
     network = networks.build(
-        experiment.network, experiment.initialisation, experiment.hidden
+        experiment.network,
+        networks.initialiser(
+            experiment.initialisation,
+            experiment.initial_mean,
+            experiment.initial_spread,
+        ),
+        experiment.hidden,
     )
     examples = len(splits.train.labels)
     if examples < experiment.batch_size:
@@ -130,10 +136,13 @@ def _setting(
         peak_learning_rate=experiment.learning_rate or 0.0,
         schedule=experiment.schedule,
         sigma=experiment.sigma or 0.0,
-        num_candidates=experiment.candidates,
+        num_candidates=1
+        if experiment.without == "superposition"
+        else experiment.candidates,
         examples=experiment.examples,
         steps_per_epoch=steps_per_epoch,
         total_steps=0,
+        without=experiment.without,
     )
     cost = optimizers.sample_forwards(experiment.optimizer, setting, batch_norm)
     epochs = experiment.epochs

@@ -22,11 +22,7 @@ from benchmarks.data import CLASSES
 
 NetworkName = Literal["mlp", "mlp-layernorm", "cnn", "cnn-layernorm"]
 NAMES: tuple[str, ...] = get_args(NetworkName)
-InitName = Literal["xavier", "he"]
-INITIALISERS = {
-    "xavier": nn.initializers.xavier_normal(),
-    "he": nn.initializers.he_normal(),
-}
+InitName = Literal["xavier", "he", "gaussian"]
 
 Params = Any
 BatchStats = Any
@@ -124,12 +120,35 @@ class CNN(nn.Module):
         return nn.Dense(CLASSES, kernel_init=self.kernel_init)(x)
 
 
+def initialiser(
+    name: InitName, mean: float = 0.0, spread: float = 0.05
+) -> nn.initializers.Initializer:
+    """How kernels start; ``mean`` and ``spread`` are those of "gaussian" alone."""
+    if name == "xavier":
+        return nn.initializers.xavier_normal()
+    if name == "he":
+        return nn.initializers.he_normal()
+
+    def gaussian(
+        key: Any, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None
+    ) -> Any:
+        del out_sharding
+        return mean + spread * jax.random.normal(key, shape, dtype)
+
+    return gaussian
+
+
 def build(
-    name: str, initialisation: str = "xavier", hidden: tuple[int, ...] = (128, 64)
+    name: str,
+    kernel_init: nn.initializers.Initializer | None = None,
+    hidden: tuple[int, ...] = (128, 64),
 ) -> Network:
-    """The network called ``name``; ``hidden`` are the widths of an ``mlp``."""
+    """The network called ``name``; ``hidden`` are the widths of an ``mlp``.
+
+    Kernels start as ``kernel_init`` says, by default Xavier-normal.
+    """
     layer_norm = name.endswith("-layernorm")
-    kernel_init = INITIALISERS[initialisation]
+    kernel_init = initialiser("xavier") if kernel_init is None else kernel_init
     convolutional = name.startswith("cnn")
     module: nn.Module = (
         CNN((16, 32, 64), 64, layer_norm, kernel_init)

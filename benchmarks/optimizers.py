@@ -128,15 +128,19 @@ def _gradient(
 def _paper(setting: Setting, key: jax.Array) -> optax.GradientTransformation:
     # The paper's t counts epochs, ours update steps.
     steps = setting.steps_per_epoch
-    settings: dict[str, Any] = dict(qiaso_jax.PAPER) | {
-        "num_candidates": setting.num_candidates,
-        "sigma": setting.sigma,
-        "eta": optax.exponential_decay(1.0, steps, 1 / 0.995, end_value=1e3),
-        "tunnelling": qiaso_jax.gaussian_tunnelling(
-            0.02, 1.0, 0.995, transition_steps=steps
-        ),
-        "candidate_batch_size": setting.candidate_batch_size,
-    }
+    settings: dict[str, Any] = (
+        dict(qiaso_jax.PAPER)
+        | {
+            "num_candidates": setting.num_candidates,
+            "sigma": setting.sigma,
+            "eta": optax.exponential_decay(1.0, steps, 1 / 0.995, end_value=1e3),
+            "tunnelling": qiaso_jax.gaussian_tunnelling(
+                0.02, 1.0, 0.995, transition_steps=steps
+            ),
+            "candidate_batch_size": setting.candidate_batch_size,
+        }
+        | setting.ablation
+    )
     return qiaso_jax.qiaso(**settings, key=key)
 
 

@@ -11,6 +11,7 @@ import tyro
 
 from benchmarks.data import DatasetName
 from benchmarks.errors import UserError
+from benchmarks.interface import Ablation
 from benchmarks.networks import InitName, NetworkName
 from benchmarks.optimizers import REGISTRY, OptimizerName
 
@@ -45,7 +46,13 @@ class Experiment:
     """Fraction of a minibatch that node-qiaso evaluates candidates for."""
     budget: float | None = None
     """Sample-forwards per seed: cuts the epochs to what they pay for."""
+    without: Ablation | None = None
+    """What qiaso-paper leaves out: one mechanism, as in the paper's Table 6."""
     initialisation: InitName = "xavier"
+    initial_mean: float = 0.0
+    """Mean of the weights under the initialisation "gaussian"."""
+    initial_spread: float = 0.05
+    """Their standard deviation."""
     hidden: tuple[int, ...] = (128, 64)
     """Widths of the hidden layers of an mlp."""
     shift: int = 0
@@ -64,7 +71,7 @@ class Experiment:
                     f"--{name.replace('_', '-')} must be at least 1, got "
                     f"{getattr(self, name)}"
                 )
-        for name in ("learning_rate", "sigma", "budget"):
+        for name in ("learning_rate", "sigma", "budget", "initial_spread"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise UserError(
@@ -74,6 +81,8 @@ class Experiment:
             raise UserError(
                 f"--examples must be above 0 and at most 1, got {self.examples}"
             )
+        if self.without and self.optimizer != "qiaso-paper":
+            raise UserError(f"--without is for qiaso-paper, got {self.optimizer}")
         if self.shift < 0:
             raise UserError(f"--shift must be at least 0, got {self.shift}")
         even = ("open-es", "pgpe", "node-qiaso")

@@ -40,7 +40,7 @@ def test_logits_are_finite_for_every_dataset(name, shape):
 
 
 def test_convolution_is_xlas():
-    module = networks.Convolution(5, networks.INITIALISERS["he"])
+    module = networks.Convolution(5, networks.initialiser("he"))
     x = jax.random.normal(jax.random.key(1), (2, 6, 7, 3))
     variables = module.init(jax.random.key(0), x)
     expected = jax.lax.conv_general_dilated(
@@ -64,7 +64,9 @@ def test_max_pool_is_xlas():
     ("name", "variance"), [("xavier", 2 / (784 + 1000)), ("he", 2 / 784)]
 )
 def test_initialisation_has_its_variance(name, variance):
-    _, _, params, _ = initial("mlp", initialisation=name, hidden=(1000,))
+    _, _, params, _ = initial(
+        "mlp", kernel_init=networks.initialiser(name), hidden=(1000,)
+    )
     kernel = params["Dense_0"]["kernel"]
     # 784,000 draws: the relative standard error of a variance is 0.0016.
     assert float(jnp.var(kernel)) == pytest.approx(variance, rel=0.01)
@@ -94,3 +96,12 @@ def test_losses_and_hits():
         networks.cross_entropy(logits, labels), expected, rtol=1e-6
     )
     np.testing.assert_array_equal(networks.correct(logits, labels), [False, True])
+
+
+def test_gaussian_initialisation_has_its_mean_and_spread():
+    kernel_init = networks.initialiser("gaussian", mean=-0.02, spread=0.1)
+    _, _, params, _ = initial("mlp", kernel_init=kernel_init, hidden=(1000,))
+    kernel = params["Dense_0"]["kernel"]
+    # 784,000 draws: six standard errors are 7e-4 and 5e-4.
+    assert abs(kernel.mean() + 0.02) < 7e-4
+    assert abs(kernel.std() - 0.1) < 5e-4

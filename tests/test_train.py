@@ -65,6 +65,21 @@ def test_every_optimizer_trains(optimizer, tmp_path, capsys):
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("mechanism", ["superposition", "kl", "tunnelling"])
+def test_an_ablation_changes_the_run_and_one_candidate_never_moves(
+    mechanism, tmp_path, capsys
+):
+    args = ("--epochs", "2", "--batch-size", "8", "--limit", "320", "--sigma", "0.1")
+    args = (*DIGITS, "--optimizer", "qiaso-paper", *args)
+    assert run(capsys, tmp_path / "full", *args)[0] == 0
+    assert run(capsys, tmp_path / "less", *args, "--without", mechanism)[0] == 0
+    full, less = history(tmp_path / "full"), history(tmp_path / "less")
+    assert full[-1]["test_loss"] != less[-1]["test_loss"]
+    if mechanism == "superposition":
+        assert less[0]["test_loss"] == less[-1]["test_loss"]
+        assert less[0]["sample_forwards"] * 30 == full[0]["sample_forwards"]
+
+
 def test_default_numbers_are_the_tuned_ones():
     chosen = json.loads(settings.RATES.read_text())["chosen"]
     for name in NAMES:
