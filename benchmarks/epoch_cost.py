@@ -2,6 +2,9 @@
 
 The optimizers take turns within one process, so that whatever else the machine does
 strikes all of them; the ratio is between medians.
+
+An optimizer is given by its name, and node-qiaso also with a fraction of its own for
+``--examples``: ``--optimizers adam node-qiaso:examples=0.25 node-qiaso:examples=1``.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import tyro
 from benchmarks import data, pipeline, records
 from benchmarks.errors import UserError
 from benchmarks.loop import compile_program
-from benchmarks.optimizers import OptimizerName
+from benchmarks.optimizers import NAMES
 from benchmarks.settings import Experiment, resolved
 
 RESULTS = Path(__file__).parent / "results" / "train"
@@ -29,26 +32,73 @@ RESULTS = Path(__file__).parent / "results" / "train"
 class Command:
     """Times epochs of several optimizers in turns; the first is the unit."""
 
-    optimizers: tuple[OptimizerName, ...] = ("adam", "hybrid")
+    optimizers: tuple[str, ...] = ("adam", "hybrid")
+    """Each a name of benchmarks.train, or node-qiaso:examples=FRACTION."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=lambda: Experiment(limit=12_800)
     )
     rounds: int = 7
+    """Epochs that are timed of each optimizer, after one that is not."""
     output: Path = RESULTS / "epoch_cost.json"
     data_dir: Path | None = None
     cache_dir: Path | None = None
 
 
+def experiments(command: Command) -> dict[str, Experiment]:
+    """What each entry of ``--optimizers`` asks for, in their order.
+
+    Raises:
+      UserError: An entry is unknown, malformed or there twice, or there is none.
+    """
+    if not command.optimizers:
+        raise UserError("--optimizers must name at least one")
+    found: dict[str, Experiment] = {}
+    for entry in command.optimizers:
+        name, colon, option = entry.partition(":")
+        if name not in NAMES:
+            raise UserError(
+                f"--optimizers must be of {', '.join(NAMES)}, got {entry!r}"
+            )
+        if entry in found:
+            raise UserError(f"--optimizers has {entry!r} twice")
+        changes: dict[str, Any] = {"optimizer": name}
+        if colon:
+            changes["examples"] = _fraction(name, option, entry)
+        changed = dataclasses.replace(command.experiment, **changes)
+        found[entry] = resolved(changed)
+    return found
+
+
+def _fraction(name: str, option: str, entry: str) -> float:
+    key, _, text = option.partition("=")
+    if name != "node-qiaso" or key != "examples":
+        raise UserError(
+            "--optimizers takes one option, node-qiaso:examples=FRACTION, "
+            f"got {entry!r}"
+        )
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UserError(
+            f"--optimizers: the fraction in {entry!r} is no number"
+        ) from error
+
+
 def main(command: Command) -> dict[str, Any]:
-    """Writes and returns seconds, CPU seconds and their ratios."""
+    """Writes and returns seconds, CPU seconds and their ratios.
+
+    Raises:
+      UserError: The command asks for what cannot be.
+    """
+    if command.rounds < 1:
+        raise UserError(f"--rounds must be at least 1, got {command.rounds}")
     experiment = command.experiment
+    entries = experiments(command)
     dataset = data.load(experiment.dataset, command.data_dir, command.cache_dir)
     splits = pipeline.split(dataset, experiment.validation, experiment.limit)
     programs = {
-        name: compile_program(
-            resolved(dataclasses.replace(experiment, optimizer=name)), splits
-        )
-        for name in command.optimizers
+        entry: compile_program(resolved_experiment, splits)
+        for entry, resolved_experiment in entries.items()
     }
     wall: dict[str, list[float]] = {name: [] for name in programs}
     cpu: dict[str, list[float]] = {name: [] for name in programs}
@@ -65,14 +115,17 @@ def main(command: Command) -> dict[str, Any]:
         seconds, cpu_seconds = np.median(wall[name][1:]), np.median(cpu[name][1:])
         report[name] = {
             "seconds": round(float(seconds), 4),
+            "seconds_of_rounds": [round(each, 4) for each in wall[name][1:]],
             "cpu_seconds": round(float(cpu_seconds), 4),
             "ratio": round(float(seconds / np.median(wall[unit][1:])), 2),
             "cpu_ratio": round(float(cpu_seconds / np.median(cpu[unit][1:])), 2),
             "sample_forwards": program.sample_forwards_per_epoch,
             "compile_seconds": round(program.compile_seconds, 2),
+            "examples_per_epoch": program.examples_per_epoch,
+            "experiment": dataclasses.asdict(entries[name]),
         }
     content = {"optimizers": report, "rounds": command.rounds}
-    content |= {"experiment": dataclasses.asdict(experiment)} | records.provenance()
+    content |= records.provenance()
     command.output.parent.mkdir(parents=True, exist_ok=True)
     records.write_json(command.output, content)
     return report
@@ -80,6 +133,7 @@ def main(command: Command) -> dict[str, Any]:
 
 if __name__ == "__main__":
     try:
-        print(main(tyro.cli(Command, description=__doc__)))
+        for entry, row in main(tyro.cli(Command, description=__doc__)).items():
+            print(f"{entry}: {row['seconds']} s per epoch, ratio {row['ratio']}")
     except UserError as error:
         sys.exit(f"error: {error}")
