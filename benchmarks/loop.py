@@ -62,6 +62,9 @@ def compile_program(experiment: Experiment, splits: Splits) -> Program:
     batch_norm = bool(jax.tree.leaves(batch_stats))
     steps = examples // experiment.batch_size
     setting, cost, epochs = _setting(experiment, steps, batch_norm)
+    augmentation = pipeline.Augmentation(
+        experiment.shift, experiment.flip, experiment.rotate, experiment.zoom
+    )
     optimizer = optimizers.build(experiment.optimizer, network, setting, params)
     seeds = experiment.first_seed + jnp.arange(experiment.seeds, dtype=jnp.uint32)
 
@@ -79,9 +82,7 @@ def compile_program(experiment: Experiment, splits: Splits) -> Program:
             state: State, inputs: tuple[jax.Array, jax.Array]
         ) -> tuple[State, jax.Array]:
             key, indices = inputs
-            batch = pipeline.minibatch(
-                key, splits, indices, experiment.shift, experiment.flip
-            )
+            batch = pipeline.minibatch(key, splits, indices, augmentation)
             return optimizer.step(state, batch)
 
         keys = jax.random.split(augment_key, len(order))

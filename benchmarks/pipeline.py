@@ -98,14 +98,58 @@ def flipped(key: jax.Array, images: jax.Array) -> jax.Array:
     return jnp.where(flip, images[:, :, ::-1], images)
 
 
+def warped(key: jax.Array, images: jax.Array, degrees: float, zoom: float) -> jax.Array:
+    """Each image turned by up to ``degrees`` and scaled by up to 1 ± ``zoom``.
+
+    About its middle, by bilinear interpolation, height and width scaled apart, and
+    filled with zeros; ``float32`` of the same shape.
+    """
+    size, height, width, _ = images.shape
+    turn_key, zoom_key = jax.random.split(key)
+    angles = jax.random.uniform(turn_key, (size,), minval=-1.0) * jnp.deg2rad(degrees)
+    scales = 1 + jax.random.uniform(zoom_key, (size, 2), minval=-1.0) * zoom
+    rows, columns = jnp.meshgrid(
+        jnp.arange(height) - (height - 1) / 2,
+        jnp.arange(width) - (width - 1) / 2,
+        indexing="ij",
+    )
+
+    def one(image: jax.Array, angle: jax.Array, scale: jax.Array) -> jax.Array:
+        sine, cosine = jnp.sin(angle), jnp.cos(angle)
+        y = scale[0] * (cosine * rows - sine * columns) + (height - 1) / 2
+        x = scale[1] * (sine * rows + cosine * columns) + (width - 1) / 2
+
+        def channel(values: jax.Array) -> jax.Array:
+            return jax.scipy.ndimage.map_coordinates(values, [y, x], order=1)
+
+        return jax.vmap(channel, in_axes=-1, out_axes=-1)(image)
+
+    return jax.vmap(one)(images.astype(jnp.float32), angles, scales)
+
+
+class Augmentation(NamedTuple):
+    """What is done to training images: pixels, a choice, degrees, a fraction."""
+
+    shift: int = 0
+    flip: bool = False
+    rotate: float = 0.0
+    zoom: float = 0.0
+
+
+def augmented(key: jax.Array, images: jax.Array, by: Augmentation) -> jax.Array:
+    """``images`` under as much of ``by`` as is not zero."""
+    shift_key, flip_key, warp_key = jax.random.split(key, 3)
+    if by.rotate or by.zoom:
+        images = warped(warp_key, images, by.rotate, by.zoom)
+    images = shifted(shift_key, images, by.shift) if by.shift else images
+    return flipped(flip_key, images) if by.flip else images
+
+
 def minibatch(
-    key: jax.Array, splits: Splits, indices: jax.Array, shift: int, flip: bool
+    key: jax.Array, splits: Splits, indices: jax.Array, augmentation: Augmentation
 ) -> Batch:
     """The training examples at ``indices``, augmented as asked."""
-    shift_key, flip_key = jax.random.split(key)
-    images = splits.train.images[indices]
-    images = shifted(shift_key, images, shift) if shift else images
-    images = flipped(flip_key, images) if flip else images
+    images = augmented(key, splits.train.images[indices], augmentation)
     images = standardise(images, splits.mean, splits.std)
     return Batch(images, splits.train.labels[indices])
 

@@ -59,6 +59,10 @@ class Experiment:
     """Augmentation: shift by up to so many pixels."""
     flip: bool = False
     """Augmentation: mirror left to right."""
+    rotate: float = 0.0
+    """Augmentation: turn by up to so many degrees."""
+    zoom: float = 0.0
+    """Augmentation: scale height and width by up to so much of them."""
     validation: float = 0.1
     """Fraction of the training set that is set aside for validation."""
     limit: int | None = None
@@ -83,8 +87,13 @@ class Experiment:
             )
         if self.without and self.optimizer != "qiaso-paper":
             raise UserError(f"--without is for qiaso-paper, got {self.optimizer}")
-        if self.shift < 0:
-            raise UserError(f"--shift must be at least 0, got {self.shift}")
+        for name in ("shift", "rotate"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(
+                    f"--{name} must be at least 0, got {getattr(self, name)}"
+                )
+        if not 0 <= self.zoom < 1:
+            raise UserError(f"--zoom must be in [0, 1), got {self.zoom}")
         even = ("open-es", "pgpe", "node-qiaso")
         if self.optimizer in even and self.candidates % 2:
             raise UserError(

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from benchmarks import data, pipeline
 from benchmarks.errors import UserError
@@ -95,10 +96,49 @@ def test_flip_mirrors_half_of_the_images():
     assert abs(mirrored.sum() - 500) < 80
 
 
+def test_warping_turns_and_scales_about_the_middle():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (200, 9, 11, 2)).astype(np.uint8)
+    turned = np.asarray(pipeline.warped(jax.random.key(0), jnp.asarray(images), 20, 0))
+    # Against scipy, at the angles that a least-squares fit over a grid finds.
+    middle = np.array([4.0, 5.0])
+    angles = np.deg2rad(np.linspace(-20, 20, 401))
+    rotations = [[[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]] for a in angles]
+    found = []
+    for image, result in zip(images[:20, ..., 1], turned[:20, ..., 1], strict=True):
+        candidates = [
+            scipy.ndimage.affine_transform(
+                image.astype(float),
+                np.array(r),
+                middle - np.array(r) @ middle,
+                order=1,
+                mode="grid-constant",
+            )
+            for r in rotations
+        ]
+        errors = [abs(c - result)[1:-1, 1:-1].mean() for c in candidates]
+        found.append(angles[np.argmin(errors)])
+        assert min(errors) < 1  # of 255; the grid's step is 0.1 degrees
+    assert min(found) < -0.1 and max(found) > 0.1
+    same = pipeline.warped(jax.random.key(0), jnp.asarray(images), 0, 0)
+    np.testing.assert_allclose(same, images, atol=1e-3)
+
+
+def test_zoom_keeps_the_middle_and_moves_the_rest():
+    image = jnp.zeros((9, 9, 1)).at[4, 4].set(100).at[4, 8].set(100)
+    zoomed = pipeline.warped(jax.random.key(0), jnp.stack([image] * 200), 0, 0.25)
+    np.testing.assert_allclose(zoomed[:, 4, 4, 0], 100)
+    # The other point, 4 pixels out, goes to 3.2 to 5.3: column 7 sees it if it shrank.
+    assert (zoomed[:, 4, :2] == 0).all() and (zoomed[:, 4, 6] == 0).all()
+    assert 0 < (zoomed[:, 4, 7, 0] > 0).mean() < 1
+
+
 def test_minibatch_pairs_images_with_their_labels(digits):
     splits = pipeline.split(digits, 0.1)
     indices = jnp.array([5, 3, 900])
-    batch = pipeline.minibatch(jax.random.key(0), splits, indices, 0, False)
+    batch = pipeline.minibatch(
+        jax.random.key(0), splits, indices, pipeline.Augmentation()
+    )
     raw = batch.images * splits.std[None, None, None] + splits.mean[None, None, None]
     np.testing.assert_allclose(raw, splits.train.images[indices], atol=1e-4)
     np.testing.assert_array_equal(batch.labels, splits.train.labels[indices])

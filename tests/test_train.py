@@ -283,6 +283,19 @@ def test_numbers_that_do_not_fit(args, message, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--zoom", "1"), r"--zoom must be in \[0, 1\), got 1.0"),
+        (("--rotate", "-3"), "--rotate must be at least 0, got -3.0"),
+        (("--without", "kl"), "--without is for qiaso-paper, got adam"),
+    ],
+)
+def test_settings_that_do_not_fit(args, message):
+    with pytest.raises(settings.UserError, match=message):
+        tyro.cli(Command, args=(*DIGITS, *args))
+
+
 @pytest.mark.parametrize("option", ["--epochs", "--seeds", "--batch-size", "--sigma"])
 def test_zero_is_refused(option):
     with pytest.raises(settings.UserError, match=f"{option} must be"):
