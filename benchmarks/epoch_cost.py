@@ -92,9 +92,28 @@ def main(command: Command) -> dict[str, Any]:
     """
     if command.rounds < 1:
         raise UserError(f"--rounds must be at least 1, got {command.rounds}")
-    experiment = command.experiment
-    entries = experiments(command)
-    dataset = data.load(experiment.dataset, command.data_dir, command.cache_dir)
+    report = measured(
+        experiments(command), command.rounds, command.data_dir, command.cache_dir
+    )
+    content = {"optimizers": report, "rounds": command.rounds}
+    content |= records.provenance()
+    command.output.parent.mkdir(parents=True, exist_ok=True)
+    records.write_json(command.output, content)
+    return report
+
+
+def measured(
+    entries: dict[str, Experiment],
+    rounds: int,
+    data_dir: Path | None = None,
+    cache_dir: Path | None = None,
+) -> dict[str, Any]:
+    """Medians over ``rounds`` epochs of each entry, in turns; the first is the unit.
+
+    The entries' datasets, limits and splits are those of the first.
+    """
+    unit, experiment = next(iter(entries.items()))
+    dataset = data.load(experiment.dataset, data_dir, cache_dir)
     splits = pipeline.split(dataset, experiment.validation, experiment.limit)
     programs = {
         entry: compile_program(resolved_experiment, splits)
@@ -102,14 +121,13 @@ def main(command: Command) -> dict[str, Any]:
     }
     wall: dict[str, list[float]] = {name: [] for name in programs}
     cpu: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(command.rounds + 1):
+    for _ in range(rounds + 1):
         for name, program in programs.items():
             start, cpu_start = time.perf_counter(), time.process_time()
             jax.block_until_ready(program.epoch(program.state, 1))
             wall[name].append(time.perf_counter() - start)
             cpu[name].append(time.process_time() - cpu_start)
     report: dict[str, Any] = {}
-    unit = command.optimizers[0]
     for name, program in programs.items():
         # The first round warms up.
         seconds, cpu_seconds = np.median(wall[name][1:]), np.median(cpu[name][1:])
@@ -124,10 +142,6 @@ def main(command: Command) -> dict[str, Any]:
             "examples_per_epoch": program.examples_per_epoch,
             "experiment": dataclasses.asdict(entries[name]),
         }
-    content = {"optimizers": report, "rounds": command.rounds}
-    content |= records.provenance()
-    command.output.parent.mkdir(parents=True, exist_ok=True)
-    records.write_json(command.output, content)
     return report
 
 

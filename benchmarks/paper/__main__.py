@@ -1,0 +1,88 @@
+"""``python -m benchmarks.paper <name>``: one table, figure or theorem of the paper.
+
+Trains or computes what is missing for the profile and writes
+``benchmarks/results/paper/<profile>/<name>.json``. ``report`` draws
+``docs/reproduction.md`` from these files alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Literal, get_args
+
+import tyro
+from rich.console import Console
+
+from benchmarks import records
+from benchmarks.errors import UserError
+from benchmarks.paper import report
+from benchmarks.paper.study import RESULTS, ProfileName, Study, rounded
+
+Name = Literal[
+    "table1", "table2", "table3", "table4", "table5", "table6",
+    "figure2", "figure4", "figure5", "figure6", "figure7", "figure8",
+    "theory", "robustness", "cost",
+]  # fmt: skip
+NAMES: tuple[str, ...] = get_args(Name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """Measures one table, figure or theorem of the paper, or all, or reports."""
+
+    name: Annotated[
+        Literal[Name, "all", "report"],  # type: ignore[valid-type]
+        tyro.conf.Positional,
+    ]
+    profile: ProfileName = "cpu"
+    """smoke: a minute, on digits. cpu: hours on two cores. full: as in the paper."""
+    train: bool = True
+    """Train what is missing; otherwise tables say what is not there."""
+    results: Path = RESULTS
+    """Where measurements lie."""
+    work: Path = Path("runs/paper")
+    """Where unfinished runs lie; an interrupted one is continued."""
+    docs: Path = Path("docs")
+    """Where ``report`` writes."""
+    data_dir: Path | None = None
+    cache_dir: Path | None = None
+
+
+def module(name: str) -> ModuleType:
+    """The module called ``name``: ``measure(study) -> dict``, ``section(content)``."""
+    return importlib.import_module(f"benchmarks.paper.{name}")
+
+
+def main(command: Command) -> None:
+    """Runs ``command``; raises ``UserError`` for what a user can put right."""
+    console = Console(stderr=True, soft_wrap=True)
+    if command.name == "report":
+        path = report.write(command.results, command.docs, NAMES, module)
+        console.print(f"written: {path}", highlight=False)
+        return
+    study = Study(
+        command.profile,
+        command.results,
+        command.work,
+        command.train,
+        command.data_dir,
+        command.cache_dir,
+    )
+    for name in NAMES if command.name == "all" else (command.name,):
+        content = rounded(module(name).measure(study)) | records.provenance()
+        study.folder.mkdir(parents=True, exist_ok=True)
+        path = study.folder / f"{name}.json"
+        records.write_json(path, {"profile": command.profile} | content)
+        console.print(f"written: {path}", highlight=False)
+        print(module(name).section(content).body)
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Command, description=__doc__))
+    except UserError as error:
+        sys.exit(f"error: {error}")

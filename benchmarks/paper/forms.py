@@ -1,0 +1,74 @@
+"""The rows of the tables: the paper's baselines, and QIASO in its four forms."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from benchmarks.optimizers import REGISTRY
+
+
+class Form(NamedTuple):
+    """One row: a label, the paper's row it stands beside, and its settings.
+
+    These are changes to a ``benchmarks.settings.Experiment``, whose K is 30.
+    """
+
+    label: str
+    paper: str
+    settings: dict[str, Any]
+
+    @property
+    def uses_gradients(self) -> bool:
+        """Whether any derivative is taken."""
+        return REGISTRY[self.settings["optimizer"]].uses_gradients
+
+
+RECIPE: dict[str, Any] = {
+    "hidden": (512, 256),
+    "batch_size": 512,
+    "learning_rate": 4e-3,
+    "examples": 0.9,
+    "shift": 2,
+    "rotate": 12.0,
+    "zoom": 0.1,
+}
+"""What takes node space furthest within 180M sample-forwards on MNIST."""
+
+FORMS: dict[str, Form] = {
+    "sgd": Form("SGD", "sgd", {"optimizer": "sgd"}),
+    "adam": Form("Adam", "adam", {"optimizer": "adam"}),
+    "nadam": Form("Nadam", "nadam", {"optimizer": "nadam"}),
+    "rmsprop": Form("RMSprop", "rmsprop", {"optimizer": "rmsprop"}),
+    "adamw": Form("AdamW", "adamw", {"optimizer": "adamw"}),
+    "lion": Form("Lion", "lion", {"optimizer": "lion"}),
+    "sophia": Form("Sophia", "sophia", {"optimizer": "sophia"}),
+    "faithful": Form(
+        "QIASO, faithful", "qiaso", {"optimizer": "qiaso-paper", "sigma": 0.02}
+    ),
+    "working": Form("QIASO, working", "qiaso", {"optimizer": "qiaso"}),
+    "node": Form(
+        "QIASO, node space", "qiaso", {"optimizer": "node-qiaso", "batch_size": 512}
+    ),
+    "hybrid": Form("QIASO, hybrid with Adam", "qiaso", {"optimizer": "hybrid"}),
+    "node-recipe": Form(
+        "QIASO, node space, 512-256, augmented",
+        "qiaso",
+        {"optimizer": "node-qiaso", **RECIPE},
+    ),
+    "adam-recipe": Form(
+        "Adam, 512-256, augmented",
+        "adam",
+        {"optimizer": "adam", **RECIPE, "learning_rate": 1e-3},
+    ),
+}
+QIASO = ("faithful", "working", "node", "hybrid")
+RECIPES = ("node-recipe", "adam-recipe")
+"""On MNIST alone, beside the paper's own network and protocol."""
+
+LEGEND = """\
+*Faithful*: the printed algorithm and settings (`qiaso(**PAPER)`), collapse to the most
+probable candidate. *Working*: weight space, z-scored losses, collapse to the
+expectation, Adam on the displacement. *Node space*: `node_qiaso`, a superposition for
+each example. *Hybrid*: `qiaso` after Adam in `optax.chain`; it **uses gradients**, as
+all baselines do. The other three take no derivative.
+"""

@@ -1,0 +1,55 @@
+"""What a module contributes to docs/reproduction.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+Word = Literal[
+    "reproduced",
+    "not reproduced",
+    "reproduced by another method",
+    "contradictory",
+    "wrong",
+    "not measured",
+]
+
+
+class Verdict(NamedTuple):
+    """One claim of the paper, what was found, and the word for it."""
+
+    claim: str
+    found: str
+    word: Word
+
+
+class Section(NamedTuple):
+    """A heading, Markdown, the verdicts it supports, and figures by file name."""
+
+    title: str
+    body: str
+    verdicts: Sequence[Verdict] = ()
+    figures: Mapping[str, Figure] = MappingProxyType({})
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+
+
+def spread(values: Sequence[float] | np.ndarray, digits: int = 2) -> str:
+    """Mean ± standard deviation; a single value stands alone."""
+    values = np.asarray(values, float)
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+
+
+def compared(ours: float, claimed: float, tolerance: float) -> Word:
+    """Whether ``ours`` is at least ``claimed``, but for ``tolerance``."""
+    return "reproduced" if ours >= claimed - tolerance else "not reproduced"
