@@ -11,6 +11,7 @@ from rich.console import Console
 import qiaso_jax
 from benchmarks import data, networks, node_signal, pipeline
 from benchmarks import node_signal_measure as measure
+from benchmarks import node_signal_models as models
 from benchmarks.networks import Batch
 
 KERNELS = ["Dense_0", "Dense_1", "Dense_2"]
@@ -87,8 +88,8 @@ def test_table_and_figure(folder):
 
 def test_estimate_is_that_of_node_qiaso(splits):
     network = networks.build("mlp", hidden=(8,))
-    params, stats = measure.trained(network, splits, 30, 3e-2)
-    batch = measure.draw_batch(jax.random.key(0), splits, 32)
+    params, stats = models.trained(network, splits, 30, 3e-2)
+    batch = models.draw_batch(jax.random.key(0), splits, 32)
     meter, key = measure.Meter(network, 0.02), jax.random.key(3)
     ones = jnp.ones(32)
 
@@ -126,15 +127,15 @@ def test_cost_counts_every_pass():
 
 def test_patches_hold_the_image():
     images = jnp.arange(2 * 9 * 8 * 3.0).reshape(2, 9, 8, 3)
-    found = measure.patches(images)
+    found = models.patches(images)
     assert found.shape == (2, 16, 12)
     np.testing.assert_array_equal(found[1, 6], images[1, 2:4, 4:6].reshape(-1))
 
 
 def test_every_kernel_of_the_transformer_is_a_site(splits):
-    network = measure.build("transformer")
-    params, stats = measure.trained(network, splits, 0, 1e-3)
-    batch = measure.draw_batch(jax.random.key(0), splits, 8)
+    network = models.build("transformer")
+    params, stats = models.trained(network, splits, 0, 1e-3)
+    batch = models.draw_batch(jax.random.key(0), splits, 8)
     sites = qiaso_jax.node_sites(
         measure.Meter(network, 0.02).losses,
         params,
