@@ -1,7 +1,7 @@
 """``python -m benchmarks.rastrigin``: search methods on the 30-D Rastrigin function.
 
-Leaves ``table.md``, ``results.json`` (every seed's value) and the paper's Figures 2, 5
-and 6 in the output folder.
+Leaves ``table.md`` and ``results.json`` (every seed's value) in the output folder. The
+paper's Figures 2, 5 and 6 are ``python -m benchmarks.paper figure2`` and so on.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import rastrigin_figures, records
 from benchmarks import rastrigin_methods as methods
+from benchmarks import records
 from benchmarks.errors import UserError
 from benchmarks.rastrigin_methods import Run
 
@@ -54,10 +54,10 @@ evaluations (evals), K at a time; the minimum is 0. The start is uniform in
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """Compares search methods on the 30-D Rastrigin function, and draws figures."""
+    """Compares search methods on the 30-D Rastrigin function."""
 
     output: Path = Path("benchmarks/results/rastrigin")
-    """Folder for results.json, table.md and the figures."""
+    """Folder for results.json and table.md."""
     seeds: int = 10
     """Starts, the same for every method."""
     evaluations: tuple[int, ...] = (30_000, 300_000)
@@ -96,10 +96,6 @@ def run(command: Command, console: Console) -> None:
     write_results(command, everything)
     write_table(command, shown)
     print_table(console, shown)
-    budget = max(command.evaluations)
-    for name, draw in rastrigin_figures.FIGURES.items():
-        console.print(f"drawing {name}", style="dim")
-        draw(budget, starts).savefig(command.output / f"{name}.png", dpi=100)
 
 
 def compared(budget: int, starts: np.ndarray, console: Console) -> Iterator[list[Run]]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import rastrigin, rastrigin_figures
+from benchmarks import rastrigin
 from benchmarks import rastrigin_methods as methods
 
 BUDGET = 620
@@ -54,8 +54,6 @@ def folder(tmp_path_factory):
         patch.setattr(rastrigin, "OPEN_ES_POPULATIONS", (30,))
         patch.setattr(rastrigin, "OPEN_ES_RATES", (0.03, 0.1))
         patch.setattr(rastrigin, "OPEN_ES_LAST_SIGMAS", (1e-2,))
-        patch.setattr(rastrigin_figures, "DECAYS", (0.995,))
-        patch.setattr(rastrigin_figures, "PLANE_STEPS", 12)
         command = rastrigin.Command(output=folder, seeds=2, evaluations=(BUDGET,))
         # evosax relies on the promotion that this project's tests forbid.
         with jax.numpy_rank_promotion("allow"):
@@ -105,13 +103,6 @@ def test_table_has_a_row_per_method(folder):
     rows = [line for line in table.splitlines() if line.startswith("| ")]
     assert len(rows) == 2 + 8
     assert len({row.count("|") for row in rows}) == 1
-
-
-def test_figures_are_small_pngs(folder):
-    for name in rastrigin_figures.FIGURES:
-        content = (folder / f"{name}.png").read_bytes()
-        assert content.startswith(b"\x89PNG")
-        assert len(content) < 300_000
 
 
 @pytest.mark.parametrize(
