@@ -115,6 +115,11 @@ def figure(settings: Mapping[str, Any], found: dict[str, Any]) -> Figure:
                     capsize=2,
                 )
             axes.set(title=f"{name}, {stage}", xlabel=label, xscale="log")
+            if cost is by_pairs:
+                axes.set_xticks(
+                    report["pairs"], [f"{each}" for each in report["pairs"]]
+                )
+                axes.minorticks_off()
             axes.grid(alpha=0.3)
     for axes in grid[:, 0]:
         axes.set_ylabel("cosine, mean over kernels")
