@@ -139,7 +139,7 @@ class TestFigure6:
 
     def test_working_arrives_and_faithful_does_not(self, sixth):
         assert sixth["reached"]["faithful"]["share"] == 0
-        assert sixth["reached"][figure6.WORKING]["share"] == 1
+        assert sixth["reached"][figure6.SHORT_WORKING]["share"] == 1
         assert words(figure6, sixth) == ["reproduced by another method"]
 
     def test_paths_start_at_the_corners(self, sixth):
@@ -152,8 +152,11 @@ class TestFigure6:
     def test_verdicts_follow_the_numbers(self, sixth):
         changed = copy.deepcopy(sixth)
         reached = changed["reached"]
-        reached["faithful without tunnelling"] = reached["faithful"]
+        reached[figure6.WITHOUT] = reached["faithful"]
+        reached[figure6.TUNNELLING[1]] = reached["faithful"]
         assert words(figure6, changed)[1] == "not reproduced"
+        reached[figure6.TUNNELLING[1]] = reached["faithful"] | {"share": 1.0}
+        assert words(figure6, changed)[1] == "reproduced by another method"
         reached["faithful"] = reached["faithful"] | {"share": 1.0}
         assert words(figure6, changed) == ["reproduced", "reproduced"]
 

@@ -114,7 +114,7 @@ def test_jumps_have_a_bias_at_a_minimum(content):
             "Lemma 2.1, Eq 33, 38",
             "reproduced",
         ),
-        (("amplitudes", "violations", "numerical"), 0.1, "Eq 16", "wrong"),
+        (("amplitudes", "violations", "minimiser"), 0.1, "Eq 16", "wrong"),
         (
             ("monotone", "rising"),
             {"amplification alone": [0.0, 0.0], "all three": [0.0, 0.0]},

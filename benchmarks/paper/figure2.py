@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -31,6 +32,8 @@ from benchmarks.rastrigin_methods import (
 
 DECAYS = (0.9, 0.99, 0.995, 0.999, 1.0)
 EPSILONS = (PAPER["tunnelling"].epsilon, 0.5)
+WIDER = "faithful, σ = 0.5"
+"""The paper does not give σ."""
 POINTS = 120
 """Of a curve that is kept."""
 LOW = 1.0 * DIMENSION
@@ -50,7 +53,10 @@ def measure(study: Study) -> dict[str, Any]:
         "seeds": seeds,
         "decays": list(decays),
         "forms": {
-            "faithful": losses_kept(*faithful_losses(budget, starts), budget),
+            "faithful": losses_kept(*losses_of(PAPER, budget, starts), budget),
+            WIDER: losses_kept(
+                *losses_of(paper_settings(sigma=0.5), budget, starts), budget
+            ),
             "working": losses_kept(*working_losses(budget, starts), budget),
         },
         "tunnelling": {
@@ -62,10 +68,12 @@ def measure(study: Study) -> dict[str, Any]:
     }
 
 
-def faithful_losses(budget: int, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Expected and best loss of every iteration of the printed algorithm."""
+def losses_of(
+    settings: Mapping[str, Any], budget: int, starts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Expected and best loss of every iteration."""
     return trace(
-        PAPER,
+        settings,
         starts,
         budget // PAPER_K,
         lambda x, candidates, info: (info.expected_loss, info.best_loss),
@@ -182,7 +190,7 @@ def _monotone(forms: dict[str, Any]) -> Verdict:
         "Figure 2A: the expected loss decreases monotonically",
         "it rises at "
         + ", ".join(f"{share(x)} of the steps ({name})" for name, x in rising.items()),
-        judged(rising["faithful"] == 0, rising["working"] == 0),
+        judged(rising["faithful"] == 0, min(rising.values()) == 0),
     )
 
 
@@ -193,7 +201,7 @@ def _low(forms: dict[str, Any]) -> Verdict:
         "expected loss at the end "
         + ", ".join(f"{x:.3g} ({name})" for name, x in last.items())
         + f"; low is below {LOW:g}",
-        judged(last["faithful"] < LOW, last["working"] < LOW),
+        judged(last["faithful"] < LOW, min(last.values()) < LOW),
     )
 
 
@@ -233,7 +241,7 @@ def figure(content: dict[str, Any]) -> Figure:
 
 def _draw_losses(axes: Axes, forms: dict[str, Any]) -> None:
     for (name, form), colour in zip(
-        forms.items(), ("tab:red", "tab:blue"), strict=True
+        forms.items(), ("tab:red", "tab:orange", "tab:blue"), strict=True
     ):
         for key, style in (("expected", "-"), ("best", ":")):
             label = f"{name}, K = {form['population']}: {key}"

@@ -102,11 +102,8 @@ def section(content: dict[str, Any]) -> Section:
 
 def _explored(panels: dict[str, Any]) -> Verdict:
     reached = {name: panel["minima"] for name, panel in panels.items()}
-    printed = next(iter(reached))
-    widest = max(
-        (name for name in reached if name.startswith("working")),
-        key=reached.__getitem__,
-    )
+    printed, *others = reached
+    widest = max(others, key=lambda name: reached[name])
     return Verdict(
         "Figure 5: QIASO's candidates explore the Rastrigin surface",
         f"{share(reached[printed])} of the basins at the printed settings "

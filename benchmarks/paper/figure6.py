@@ -34,17 +34,21 @@ NOTABLE = 0.05
 """The share that tunnelling has to add."""
 
 
-WORKING = "working, no tunnelling"
+PRINTED, WITHOUT = "faithful", "faithful, no tunnelling"
+TUNNELLING = PRINTED, "faithful, ε = 0.5"
+"""They differ from ``WITHOUT`` in tunnelling alone."""
+SHORT_WORKING = "working, fewer"
 
 
 def searches(num_steps: int) -> dict[str, tuple[dict[str, Any], int]]:
     """Settings and number of iterations of the searches that are counted."""
     return {
-        "faithful": (paper_settings(), num_steps),
-        "faithful without tunnelling": (paper_settings(tunnelling=None), num_steps),
-        "faithful, ε = 0.5": (paper_settings(epsilon=0.5), num_steps),
+        PRINTED: (paper_settings(), num_steps),
+        WITHOUT: ({**paper_settings(), "tunnelling": None}, num_steps),
+        TUNNELLING[1]: (paper_settings(epsilon=0.5), num_steps),
         "faithful, σ = 0.5": (paper_settings(sigma=0.5), num_steps),
-        WORKING: (working_settings(WORKING_SIGMA, SHORT), SHORT),
+        "working": (working_settings(WORKING_SIGMA, num_steps), num_steps),
+        SHORT_WORKING: (working_settings(WORKING_SIGMA, SHORT), SHORT),
     }
 
 
@@ -54,14 +58,14 @@ def measure(study: Study) -> dict[str, Any]:
     num_steps, starts = (SHORT, 4) if smoke else (10_000, 100)
     counted = searches(num_steps)
     if smoke:
-        counted = {name: counted[name] for name in ("faithful", WORKING)}
+        counted = {name: counted[name] for name in (PRINTED, SHORT_WORKING)}
     return {
         "starts": starts,
         "reached": {
             name: reached(settings, steps, starts)
             for name, (settings, steps) in counted.items()
         },
-        "paths": {name: paths(counted[name][0]) for name in ("faithful", WORKING)},
+        "paths": {name: paths(counted[name][0]) for name in (PRINTED, SHORT_WORKING)},
     }
 
 
@@ -124,23 +128,22 @@ def section(content: dict[str, Any]) -> Section:
 
 def _verdicts(reached: dict[str, Any]) -> list[Verdict]:
     arrived = {name: one["share"] for name, one in reached.items()}
+    told = {name: f"{share(x)} ({name})" for name, x in arrived.items()}
     verdicts = [
         Verdict(
             "Figure 6B: the trajectories converge to the global minimum",
-            "searches that arrive: "
-            + ", ".join(f"{share(x)} ({name})" for name, x in arrived.items()),
-            judged(arrived["faithful"] >= MOST, arrived[WORKING] >= MOST),
+            "searches that arrive: " + ", ".join(told.values()),
+            judged(arrived[PRINTED] >= MOST, max(arrived.values()) >= MOST),
         )
     ]
-    without = "faithful without tunnelling"
-    if without in arrived:
-        gain = arrived["faithful"] - arrived[without]
+    if WITHOUT in arrived:
+        gain = {name: arrived[name] - arrived[WITHOUT] for name in TUNNELLING}
         verdicts.append(
             Verdict(
                 "Figure 6B: they do so through tunnelling-based exploration",
-                f"{share(arrived['faithful'])} arrive with the printed tunnelling, "
-                f"{share(arrived[without])} without any",
-                "reproduced" if gain >= NOTABLE else "not reproduced",
+                "searches that arrive: "
+                + ", ".join(told[name] for name in (WITHOUT, *TUNNELLING)),
+                judged(gain[PRINTED] >= NOTABLE, max(gain.values()) >= NOTABLE),
             )
         )
     return verdicts
@@ -163,7 +166,7 @@ def figure(content: dict[str, Any]) -> Figure:
         axes.computed_zorder = False  # the floor would hide what is in front of it
         axes.contourf(x, y, height, levels=12, offset=FLOOR, cmap="Greys", alpha=0.5)
         _draw_paths(axes, kept)
-        axes.set_title(f"{letter}. Four searches: {name}")
+        axes.set_title(f"{letter}. Four searches, {name.split(',')[0]}")
     panels[1].legend(loc="upper right", fontsize=8)
     for axes in panels:
         axes.set(xlabel="$x_1$", ylabel="$x_2$")

@@ -114,7 +114,7 @@ def findings(content: dict[str, Any]) -> list[Finding]:
 def body(content: dict[str, Any]) -> str:
     """The share of rising steps, in Markdown."""
     head = (
-        "candidates moved by",
+        "what a step does",
         f"all {EXAMPLES} examples",
         f"minibatches of {BATCH}",
     )
