@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 import qiaso_jax
 from benchmarks.paper.rastrigin_traces import (
+    LEGEND,
     PAPER_K,
     first_to_last,
     judged,
@@ -173,7 +174,7 @@ def section(content: dict[str, Any]) -> Section:
     verdicts = [_monotone(forms), _low(forms), *(_decay(*row) for row in rows.items())]
     return Section(
         "Figure 2: convergence on Rastrigin's function",
-        body,
+        body + "\n" + LEGEND,
         verdicts,
         {"figure2.png": figure(content)},
     )

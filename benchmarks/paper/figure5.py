@@ -9,6 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from benchmarks.paper.rastrigin_traces import (
+    LEGEND,
     judged,
     paper_settings,
     trace,
@@ -94,7 +95,7 @@ def section(content: dict[str, Any]) -> Section:
     verdicts = [_explored(panels), _varied(panels)]
     return Section(
         "Figure 5: density of exploration",
-        body,
+        body + "\n" + LEGEND,
         verdicts,
         {"figure5.png": figure(content)},
     )

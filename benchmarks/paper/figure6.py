@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.paper.rastrigin_traces import (
     GLOBAL,
+    LEGEND,
     PAPER_K,
     judged,
     paper_settings,
@@ -120,7 +121,7 @@ def section(content: dict[str, Any]) -> Section:
     )
     return Section(
         "Figure 6: trajectories on Rastrigin's landscape",
-        body,
+        body + "\n" + LEGEND,
         _verdicts(content["reached"]),
         {"figure6.png": figure(content)},
     )

@@ -216,7 +216,7 @@ def findings(content: dict[str, Any]) -> list[Finding]:
             "Lemma 2.1, Eq 33, 38",
             "KL(p'‖p) ≤ η E_p ℓ for any real loss",
             f"{random}, losses from −10 to 10",
-            f"fails on {share(fails)} of them, for instance ℓ = "
+            f"fails on {share(fails)} of instances, for one ℓ = "
             f"{tuple(counter['losses'])}, p = {tuple(counter['p'])}, η = "
             f"{counter['eta']:g}: KL = {counter['kl']:.2g}, bound "
             f"{counter['loss_bound']:g}; with the condition that it needs, E_p' ℓ ≥ 0: "
