@@ -110,8 +110,8 @@ def _norm(content: dict[str, Any]) -> list[Finding]:
             "Section 3.2.3",
             "ε‖ξ‖ ≥ Δ suffices to cross a barrier",
             f"{test}, n = {last['n']} weights, a barrier across one direction",
-            f"with {last['n']} weights {share(passed)} of the jumps that are long enough "
-            "cross a barrier in one direction",
+            f"with {last['n']} weights {share(passed)} of the jumps that are long "
+            "enough cross a barrier in one direction",
             "wrong" if passed < 1 else "reproduced",
         ),
     ]

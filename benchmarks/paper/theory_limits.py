@@ -245,7 +245,7 @@ def _limit(limit: dict[str, list[float]], runs: int) -> list[Finding]:
             "Theorem 3.2",
             "α_t → ∞ and Σ p_t < ∞ put all probability on the best candidates",
             test,
-            f"at the end at least {least:.6g} of it is on the best of the K",
+            f"share of it on the best of the K at the end: at least {least:.6g}",
             "reproduced" if least >= CONVERGED else "not reproduced",
         ),
         Finding(
