@@ -1,5 +1,6 @@
 """QIASO, a gradient-free optimizer for JAX in the style of optax."""
 
+from qiaso_jax.factorised import factorised_qiaso
 from qiaso_jax.node import node_qiaso
 from qiaso_jax.search import MinimizeResult, ask, minimize, tell
 from qiaso_jax.spaces import node_sites
@@ -14,6 +15,7 @@ __all__ = [
     "QIASOState",
     "Tunnelling",
     "ask",
+    "factorised_qiaso",
     "gaussian_tunnelling",
     "minimize",
     "node_qiaso",
