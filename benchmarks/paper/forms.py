@@ -68,7 +68,8 @@ RECIPES = ("node-recipe", "adam-recipe")
 LEGEND = """\
 *Faithful*: the printed algorithm and settings (`qiaso(**PAPER)`), collapse to the most
 probable candidate. *Working*: weight space, z-scored losses, collapse to the
-expectation, Adam on the displacement. *Node space*: `node_qiaso`, a superposition for
+expectation, Adam on the displacement; on the Rastrigin function, `minimize` with its
+defaults. *Node space*: `node_qiaso`, a superposition for
 each example. *Hybrid*: `qiaso` after Adam in `optax.chain`; it **uses gradients**, as
 all baselines do. The other three take no derivative.
 """
