@@ -98,8 +98,8 @@ def factorised_qiaso(
         with K · (number of blocks) of them.
       loss_scaling: s. ``"zscore"``; ``"rank"``, centred ranks in [−1/2, 1/2]; ``None``
         for the losses themselves. Exact losses are scaled block by block, so that each
-        has its own temperature; measured ones all together, before they are credited:
-        what differs between the blocks is then mostly noise of the others.
+        block has its own temperature. Measured ones are scaled all together, before
+        they are credited, so that more of them leave less noise in the exponents.
       collapse: what is read out.
       collapse_every: number of updates from one collapse to the next.
       optimizer: an optax optimizer that is fed with minus the displacement as a
