@@ -27,7 +27,7 @@ NOTES = """\
 is 0, and *basin* counts the seeds below 0.5, that is in the global basin. *Per step* is
 the number of evaluations of an update. The starts are uniform in [-5.12, 5.12]^30.
 The rotation is one random orthogonal matrix. Exact and measured are `factorised_qiaso`
-on elements, with sigma annealed geometrically, its settings chosen on some of these
+on elements, with sigma annealed geometrically, its settings chosen on these
 starts; `results.json` has them. Near its minimum either function is the same multiple
 of the squared distance, and a seed draws the same numbers for both: so the values of
 the methods that get there agree in their leading digits.
