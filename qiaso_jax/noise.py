@@ -2,7 +2,7 @@
 
 Pairs are known by their index and drawn again from a key whenever they are needed, so
 that no more of them than are evaluated at a time are ever stored. Of Rademacher noise
-one random word holds 32 pairs, a bit each: a site's words are the size of one v.
+one random word holds up to 32 pairs, a bit each: a site's words are the size of one v.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -35,11 +35,12 @@ class Directions(NamedTuple):
     dtype: Any
     kind: str
 
-    def source(self, key: jax.Array) -> jax.Array:
+    def source(self, key: jax.Array, num_pairs: int) -> jax.Array:
         """What all pairs of one group, ``PAIRS_PER_WORD`` at most, are made of."""
         if self.kind == "gaussian":
             return key
-        return jax.random.bits(key, self.shape, jnp.uint32)
+        width = next(w for w in (8, 16, PAIRS_PER_WORD) if num_pairs <= w)
+        return jax.random.bits(key, self.shape, f"uint{width}")
 
     def scaled(self, source: jax.Array, pair: jax.Array, factor: jax.Array):
         """``factor · z`` of one pair, where ``factor`` broadcasts against z."""
@@ -48,15 +49,15 @@ class Directions(NamedTuple):
                 jax.random.fold_in(source, pair), self.shape, self.dtype
             )
             return factor * z
-        bit = (source >> pair.astype(jnp.uint32)) & 1
+        bit = (source >> pair.astype(source.dtype)) & 1
         return jnp.where(bit == 1, factor, -factor)
 
 
 class SiteNoise(Protocol):
     """The noise at one site."""
 
-    def source(self, key: jax.Array) -> Any:
-        """What all pairs of one group are made of."""
+    def source(self, key: jax.Array, num_pairs: int) -> Any:
+        """What all ``num_pairs`` pairs of one group are made of."""
         ...
 
     def displacement(self, source: Any, pair: jax.Array) -> jax.Array:
@@ -136,8 +137,8 @@ class _NodeNoise:
             amplitude = jnp.where(self._mask, amplitude, jnp.zeros_like(amplitude))
         self._amplitude = amplitude
 
-    def source(self, key: jax.Array) -> jax.Array:
-        return self._directions.source(key)
+    def source(self, key: jax.Array, num_pairs: int) -> jax.Array:
+        return self._directions.source(key, num_pairs)
 
     def displacement(self, source: jax.Array, pair: jax.Array) -> jax.Array:
         return self._directions.scaled(source, pair, self._amplitude)
@@ -192,7 +193,7 @@ class _ExampleNoise:
         # The nodes are to move by σ, as they do at other sites, lest one site drown
         # the others. How far unit noise at the weights moves them is seen from a draw.
         first = jnp.zeros((), jnp.int32)
-        moves = self._mapped(self.source(jax.random.key(0)), first, 1.0)
+        moves = self._mapped(self.source(jax.random.key(0), 1), first, 1.0)
         moved = jnp.sqrt(jnp.mean(moves.astype(sigma.dtype) ** 2))
         self._ratio = jnp.where(moved > 0, moved, 1)
         self._sigma = sigma / self._ratio
@@ -208,9 +209,9 @@ class _ExampleNoise:
         )
         return sum(rest, first)
 
-    def source(self, key: jax.Array) -> dict[int, jax.Array]:
+    def source(self, key: jax.Array, num_pairs: int) -> dict[int, jax.Array]:
         return {
-            leaf: directions.source(jax.random.fold_in(key, leaf))
+            leaf: directions.source(jax.random.fold_in(key, leaf), num_pairs)
             for leaf, directions in self._directions.items()
         }
 

@@ -1,8 +1,9 @@
 """Going through the antithetic pairs, some at a time, with their noise drawn anew."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from functools import cached_property, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,12 @@ import jax.numpy as jnp
 from qiaso_jax.noise import PAIRS_PER_WORD, SiteNoise
 
 
-class Pairs(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Pairs:
     """All antithetic pairs of a step.
+
+    Pairs that share their random words are a group. A single group's words are drawn
+    once, several groups' whenever they are needed.
 
     Attributes:
       key: of the noise.
@@ -29,11 +34,15 @@ class Pairs(NamedTuple):
     def map(self, fun: Callable[[list[Any], jax.Array], jax.Array]) -> jax.Array:
         """``fun(sources, pair)`` of every pair, stacked."""
 
-        def of_group(group):
-            vectorised = jax.vmap(partial(fun, self._sources(group)))
-            return jax.lax.map(vectorised, self._indices())
+        def of_group(sources):
+            return jax.lax.map(jax.vmap(partial(fun, sources)), self._indices())
 
-        results = self._each(of_group)
+        if self._groups == 1:
+            results = of_group(self._only_sources)
+        else:
+            results = jax.lax.map(
+                lambda group: of_group(self._sources(group)), jnp.arange(self._groups)
+            )
         return results.reshape(self.num_pairs, *results.shape[-2:])
 
     def sum(
@@ -43,28 +52,34 @@ class Pairs(NamedTuple):
         weights: jax.Array,
     ) -> Any:
         """``add(total, sources, pair, weights[pair])`` one after the other."""
-        groups = self.num_pairs // self._group
-        weights = weights.reshape(groups, -1, self._chunk, weights.shape[-1])
+        weights = weights.reshape(self._groups, -1, self._chunk, weights.shape[-1])
 
-        def of_group(totals, inputs):
-            group, rows = inputs
-            sources = self._sources(group)
-
+        def of_group(totals, sources, rows):
             def of_chunk(totals, inputs):
                 pairs, rows = inputs
                 for i in range(self._chunk):
                     totals = add(totals, sources, pairs[i], rows[i])
                 return totals, None
 
-            totals, _ = jax.lax.scan(of_chunk, totals, (self._indices(), rows))
-            return totals, None
+            return jax.lax.scan(of_chunk, totals, (self._indices(), rows))[0]
 
-        totals, _ = jax.lax.scan(of_group, zero, (jnp.arange(groups), weights))
-        return totals
+        if self._groups == 1:
+            return of_group(zero, self._only_sources, weights[0])
+
+        def of_each(totals, inputs):
+            group, rows = inputs
+            return of_group(totals, self._sources(group), rows), None
+
+        inputs = (jnp.arange(self._groups), weights)
+        return jax.lax.scan(of_each, zero, inputs)[0]
 
     @property
     def _group(self) -> int:
         return _largest_divisor(self.num_pairs, PAIRS_PER_WORD)
+
+    @property
+    def _groups(self) -> int:
+        return self.num_pairs // self._group
 
     @property
     def _chunk(self) -> int:
@@ -73,15 +88,15 @@ class Pairs(NamedTuple):
     def _indices(self) -> jax.Array:
         return jnp.arange(self._group).reshape(-1, self._chunk)
 
-    def _each(self, of_group):
-        groups = self.num_pairs // self._group
-        if groups == 1:
-            return of_group(0)
-        return jax.lax.map(of_group, jnp.arange(groups))
+    @cached_property
+    def _only_sources(self) -> list[Any]:
+        return self._sources(0)
 
     def _sources(self, group: Any) -> list[Any]:
         keys = jax.random.split(jax.random.fold_in(self.key, group), len(self.noises))
-        return [n.source(k) for n, k in zip(self.noises, keys, strict=True)]
+        return [
+            n.source(k, self._group) for n, k in zip(self.noises, keys, strict=True)
+        ]
 
 
 def _largest_divisor(number: int, at_most: int) -> int:
