@@ -25,7 +25,8 @@ from qiaso_jax.state import QIASOInfo, QIASOState, empty_info
 UNIFORM_SHARE = 0.1
 """m: the share of the draws of examples that does not look at their losses."""
 
-_PAIRS_AT_A_TIME = 4
+_MINIBATCHES_AT_A_TIME = 4
+"""Pairs are evaluated together for this many times the minibatch's examples at most."""
 
 
 def node_qiaso(
@@ -92,8 +93,8 @@ def node_qiaso(
       noise: "rademacher" (the cheapest, and the lowest variance) or "gaussian".
       reactive_only: whether only nodes that can react get noise.
       candidate_batch_size: how many candidates are evaluated at a time, which bounds
-        the memory; the largest even divisor of K up to it is used. ``None`` for 8, so
-        6 of 30.
+        the memory; the largest even divisor of K up to it is used. ``None`` for
+        8 / ``examples``, so 6 of 30 for all examples and all 30 for a quarter.
       batch_argnames: the arguments of ``value_fn`` that carry the batch along the
         first axes of their arrays; ``None`` for all those whose arrays all do.
       space: where the noise goes. "node": added to the outputs; "example": to the
@@ -172,9 +173,6 @@ def node_qiaso(
     key_data, key_impl = _arguments.prng_key(key)
     inner = _trees.on_inexact(optimizer)
     num_pairs = num_candidates // 2
-    at_a_time = _PAIRS_AT_A_TIME
-    if candidate_batch_size is not None:
-        at_a_time = max(1, candidate_batch_size // 2)
 
     def init(params: PyTree) -> QIASOState:
         params = _trees.arrays(params)
@@ -230,6 +228,10 @@ def node_qiaso(
             clean_loss = jnp.mean(clean_drawn)
         noises = site_noises(layout, clean, sigma_now, noise, reactive_only, size)
         losses_of = perturbed_losses(program, layout.sites, clean)
+        if candidate_batch_size is None:
+            at_a_time = _MINIBATCHES_AT_A_TIME * model.size // size
+        else:
+            at_a_time = max(1, candidate_batch_size // 2)
         pairs = Pairs(noise_key, noises, num_pairs, at_a_time)
 
         def losses_of_pair(sources, pair):
