@@ -1,0 +1,100 @@
+"""``python -m benchmarks.summary``: runs of ``benchmarks.train`` as one table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from benchmarks import records
+from benchmarks.errors import UserError
+
+TRAIN = Path(__file__).parent / "results" / "train"
+COLUMNS = (
+    "run", "dataset", "network", "optimizer", "K", "batch", "epochs", "seeds",
+    "million sample-forwards per seed", "seconds per seed", "test accuracy, %",
+    "training loss",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """Writes a Markdown table of the runs in the sub-folders of a folder."""
+
+    folder: Annotated[Path, tyro.conf.Positional] = TRAIN
+    """Where the runs are."""
+    output: Path | None = None
+    """Default: table.md in the folder."""
+
+
+def main(command: Command) -> str:
+    """Writes and returns the table.
+
+    Raises:
+      UserError: The folder holds no run.
+    """
+    configs = sorted(command.folder.glob("*/config.json"))
+    rows = [row(path.parent) for path in configs]
+    if not rows:
+        raise UserError(f"{command.folder} holds no run of benchmarks.train")
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + NOTE
+    output = command.output or command.folder / "table.md"
+    records.write_text(output, text)
+    return text
+
+
+def row(folder: Path) -> list[str]:
+    """One line of the table, about the last epoch of a run.
+
+    Raises:
+      UserError: A file of the run is missing or damaged.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        experiment = config["experiment"]
+        history = records.read(folder / "metrics.jsonl")
+        last = history[-1]
+    except (ValueError, KeyError, IndexError) as error:
+        raise UserError(f"{folder} is no whole run ({error!r})") from error
+    accuracy = 100 * np.array(last["test_accuracy"])
+    seconds = sum(record["timing"]["seconds"] for record in history)
+    network = experiment["network"]
+    if network.startswith("mlp"):
+        network += " " + "-".join(map(str, experiment["hidden"]))
+    spread = f" ({accuracy.min():.2f} to {accuracy.max():.2f})"
+    return [
+        folder.name,
+        experiment["dataset"],
+        network,
+        experiment["optimizer"],
+        "" if experiment["sigma"] is None else str(experiment["candidates"]),
+        str(experiment["batch_size"]),
+        str(last["epoch"]),
+        str(len(accuracy)),
+        f"{last['sample_forwards'] / 1e6:.1f}",
+        f"{seconds / len(accuracy):.0f}",
+        f"{accuracy.mean():.2f}" + (spread if len(accuracy) > 1 else ""),
+        f"{np.mean(last['train_loss']):.3g}",
+    ]
+
+
+NOTE = """\
+Mean over seeds (least to greatest) after the last epoch, on the test set. A
+sample-forward is one candidate evaluated on one example; clean passes count, and a
+gradient counts as three. Seconds are of training, on the machine that each run's
+`config.json` names, shared with other work or not. Written by `python -m
+benchmarks.summary`.
+"""
+
+
+if __name__ == "__main__":
+    try:
+        print(main(tyro.cli(Command, description=__doc__)))
+    except UserError as error:
+        sys.exit(f"error: {error}")
