@@ -42,14 +42,15 @@ class QIASOInfo(NamedTuple):
 
 
 class QIASOState(NamedTuple):
-    """The state of ``qiaso``; all leaves are arrays.
+    """The state of every optimizer here; all leaves are arrays.
 
     Attributes:
       step: number of updates so far, int32.
       key: raw uint32 data of the PRNG key of the next step.
       candidates: offsets δ_k from the centre, a pytree like the parameters with a
         leading axis K; empty where they are drawn from the key within a step.
-      log_amplitudes: log p, shape ``[K]``, normalised: logsumexp(log p) = 0.
+      log_amplitudes: log p, shape ``[K]``, normalised: logsumexp(log p) = 0; of
+        ``factorised_qiaso``, ``[blocks, K]``, each row normalised.
       opt_state: state of the ``optimizer`` that is fed with the displacement.
       info: the report on the last step.
     """
