@@ -11,7 +11,6 @@ import optax
 
 from benchmarks.networks import Batch, cross_entropy
 
-
 Ablation = Literal["superposition", "kl", "tunnelling"]
 
 
