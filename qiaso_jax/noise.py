@@ -5,6 +5,7 @@ that no more of them than are evaluated at a time are ever stored. Of Rademacher
 one random word holds up to 32 pairs, a bit each: a site's words are the size of one v.
 """
 
+import math
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -40,7 +41,7 @@ class Directions(NamedTuple):
         if self.kind == "gaussian":
             return key
         width = next(w for w in (8, 16, PAIRS_PER_WORD) if num_pairs <= w)
-        return jax.random.bits(key, self.shape, f"uint{width}")
+        return packed_bits(key, self.shape, width)
 
     def scaled(self, source: jax.Array, pair: jax.Array, factor: jax.Array):
         """``factor · z`` of one pair, where ``factor`` broadcasts against z."""
@@ -51,6 +52,17 @@ class Directions(NamedTuple):
             return factor * z
         bit = (source >> pair.astype(source.dtype)) & 1
         return jnp.where(bit == 1, factor, -factor)
+
+
+def packed_bits(key: jax.Array, shape: tuple[int, ...], width: int) -> jax.Array:
+    """Random words of 8, 16 or 32 bits, all bits of what is drawn used.
+
+    ``jax.random.bits`` draws 64 bits for every word, however narrow.
+    """
+    size, words_each = math.prod(shape), 32 // width
+    drawn = jax.random.bits(key, (-(-size // words_each),), jnp.uint32)
+    words = jax.lax.bitcast_convert_type(drawn, f"uint{width}")
+    return words.reshape(-1)[:size].reshape(shape)
 
 
 class SiteNoise(Protocol):
