@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks import epoch_cost
 from benchmarks.paper.forms import FORMS
-from benchmarks.paper.section import Section, Verdict, table
+from benchmarks.paper.section import Section, Verdict, judged, table
 from benchmarks.paper.study import Study
 from benchmarks.settings import Experiment
 
@@ -113,7 +113,7 @@ def verdicts(content: dict[str, Any]) -> list[Verdict]:
             f"Table 2: an epoch costs {100 * (CLAIMED - 1):.0f} % more than Adam's "
             f"({label(row['form'])})",
             f"{row['ratio']:.2f} times Adam's",
-            "reproduced" if row["ratio"] <= CLAIMED else "not reproduced",
+            judged(row["ratio"] <= CLAIMED, row["form"]),
         )
         for row in content["rows"]
         if row["form"] != "adam"

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.paper import curves
 from benchmarks.paper.forms import FORMS, QIASO
-from benchmarks.paper.section import Section, Verdict, table
+from benchmarks.paper.section import Section, Verdict, judged, table
 from benchmarks.paper.study import Study
 
 
@@ -46,7 +46,7 @@ def verdicts(rows: list[dict[str, Any]]) -> list[Verdict]:
         Verdict(
             f"Figure 4: QIASO's loss falls monotonically ({FORMS[row['form']].label})",
             f"it rises after {100 * row['rises']:.0f} % of epochs",
-            "reproduced" if row["rises"] == 0 else "not reproduced",
+            judged(row["rises"] == 0, row["form"]),
         )
         for row in rows
         if row["form"] in QIASO

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.paper.forms import FORMS
-from benchmarks.paper.section import Section, Verdict, table
+from benchmarks.paper.section import Section, Verdict, judged, table
 from benchmarks.paper.study import Study, missing
 
 MEANS = (-0.02, 0.0, 0.02)
@@ -89,7 +89,7 @@ def verdicts(content: dict[str, Any]) -> list[Verdict]:
                     "Section 2.1: μ_0 and σ_0 change the accuracy by less than 0.3 % "
                     f"({FORMS[form].label})",
                     f"{variation:.2f} points over {len(means)} starts",
-                    "reproduced" if variation < 0.3 else "not reproduced",
+                    judged(variation < 0.3, form),
                 )
             )
     return result

@@ -50,6 +50,8 @@ def spread(values: Sequence[float] | np.ndarray, digits: int = 2) -> str:
     return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
 
 
-def compared(ours: float, claimed: float, tolerance: float) -> Word:
-    """Whether ``ours`` is at least ``claimed``, but for ``tolerance``."""
-    return "reproduced" if ours >= claimed - tolerance else "not reproduced"
+def judged(holds: bool, form: str) -> Word:
+    """The word for a claim on QIASO that ``form`` was held to."""
+    if not holds:
+        return "not reproduced"
+    return "reproduced" if form == "faithful" else "reproduced by another method"

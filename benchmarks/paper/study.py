@@ -16,7 +16,6 @@ from rich.console import Console
 
 from benchmarks import records, train
 from benchmarks.errors import UserError
-from benchmarks.optimizers import REGISTRY
 from benchmarks.paper.forms import FORMS, RECIPES
 from benchmarks.settings import Command, Experiment, resolved
 
@@ -217,8 +216,5 @@ def read_run(path: Path) -> Run:
 
 def missing(study: Study, dataset: str, form: str) -> str:
     """What it would take to fill a row that has no run."""
-    experiment = study.experiment(dataset, form)
-    kind = "with gradients" if REGISTRY[experiment.optimizer].uses_gradients else ""
-    return (
-        f"not run: {experiment.epochs} epochs × {experiment.seeds} seeds {kind}".strip()
-    )
+    e = study.experiment(dataset, form)
+    return f"not run: {Protocol(e.epochs, e.seeds, e.limit)}"

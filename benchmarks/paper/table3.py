@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.paper import statistics
 from benchmarks.paper.forms import FORMS, QIASO
-from benchmarks.paper.section import Section, Verdict, table
+from benchmarks.paper.section import Section, Verdict, judged, table
 from benchmarks.paper.study import Study, missing
 
 BASELINES = ("adamw", "lion", "sophia")
@@ -124,9 +124,7 @@ def verdicts(content: dict[str, Any]) -> list[Verdict]:
                     f"Sophia on {dataset}",
                     f"{FORMS[best].label} {ours[best]:.2f} %, {FORMS[rival].label} "
                     f"{rivals[rival]:.2f} %",
-                    "reproduced"
-                    if ours[best] >= rivals[rival] - 0.05
-                    else "not reproduced",
+                    judged(ours[best] >= rivals[rival] - 0.05, best),
                 )
             )
     return result

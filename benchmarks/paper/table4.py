@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.paper import statistics
 from benchmarks.paper.forms import FORMS, QIASO, RECIPES
-from benchmarks.paper.section import Section, Verdict, table
+from benchmarks.paper.section import Section, Verdict, judged, table
 from benchmarks.paper.study import Study
 from benchmarks.paper.table3 import accuracies, interval
 
@@ -173,7 +173,7 @@ def verdicts(content: dict[str, Any]) -> list[Verdict]:
             Verdict(
                 claim,
                 f"{differences}; {wins} of {len(of_form)} significant wins (Holm)",
-                "reproduced" if wins == len(of_form) else "not reproduced",
+                judged(wins == len(of_form), form),
             )
         )
     pairs = [(d, b) for d in PAPER for b in BASELINES]
