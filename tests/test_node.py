@@ -361,16 +361,22 @@ def test_steps_and_zero_one_loss_train_without_a_derivative():
         def step(carry, _):
             params, state = carry
             updates, state = tx.update(None, state, params, value_fn=zero_one, **data)
-            return (optax.apply_updates(params, updates), state), None
+            params = optax.apply_updates(params, updates)
+            return (params, state), state.info.expected_loss
 
-        return jax.lax.scan(step, (params, tx.init(params)), length=250)[0]
+        (params, _), reported = jax.lax.scan(
+            step, (params, tx.init(params)), length=250
+        )
+        return params, reported
 
     before = zero_one(params, **data).mean()
-    params, state = train(params)
+    params, reported = train(params)
     after = zero_one(params, **data).mean()
     assert before > -0.2
     assert after < -0.8  # 90 % right
-    np.testing.assert_allclose(state.info.expected_loss, after, atol=0.1)
+    # The candidates', which are worse than their centre: here by about 0.25 in the
+    # mean, with a standard deviation of 0.18 over steps.
+    assert after < reported[-50:].mean() < -0.5 < reported[0]
 
 
 def test_second_step_does_not_compile_again():
