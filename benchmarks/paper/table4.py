@@ -10,7 +10,7 @@ from benchmarks.paper import statistics
 from benchmarks.paper.forms import FORMS, QIASO, RECIPES
 from benchmarks.paper.section import Section, Verdict, judged, table
 from benchmarks.paper.study import Study
-from benchmarks.paper.table3 import accuracies, interval
+from benchmarks.paper.table3 import accuracies, accuracy_table
 
 BASELINES = ("adam", "sgd", "rmsprop")
 RUNS = 10
@@ -88,20 +88,6 @@ def implied(dataset: str, baseline: str) -> float:
 
 def section(content: dict[str, Any]) -> Section:
     """Accuracies, tests, and the p-values that the paper's own figures imply."""
-    lines = []
-    for row in content["rows"]:
-        dataset = "mnist" if row["dataset"] == "digits" else row["dataset"]
-        theirs = PAPER[dataset][FORMS[row["form"]].paper]
-        measured = "accuracy" in row
-        lines.append(
-            [
-                row["dataset"],
-                FORMS[row["form"]].label,
-                f"{theirs[0]} ± {theirs[1]}",
-                interval(row) if measured else "",
-                row["protocol"] if measured else row["missing"],
-            ]
-        )
     tests = [
         [
             c["dataset"],
@@ -121,16 +107,7 @@ def section(content: dict[str, Any]) -> Section:
     ]
     body = "\n".join(
         (
-            table(
-                (
-                    "dataset",
-                    "optimizer",
-                    "paper: accuracy, %",
-                    "ours, 95 % interval",
-                    "protocol",
-                ),
-                lines,
-            ),
+            accuracy_table(content["rows"], PAPER),
             "Each form against each baseline: difference of means in points, Hedges' "
             "g, p of Welch's test, and the same after Holm's correction for the three "
             "baselines. A dash stands where one seed allows no test.\n",
