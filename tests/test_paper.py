@@ -35,11 +35,10 @@ def smoke(tmp_path_factory):
 
 
 def measured(smoke):
-    """Every module's content, measured once and read back from its file."""
-    if not smoke.folder.exists():
-        arguments = {"results": smoke.results, "work": smoke.work}
-        with jax.numpy_rank_promotion("allow"):  # evosax's CMA-ES, in table5
-            command.main(command.Command(name="all", profile="smoke", **arguments))
+    """Every module's content, measured and read back from its file."""
+    arguments = {"results": smoke.results, "work": smoke.work}
+    with jax.numpy_rank_promotion("allow"):  # evosax's CMA-ES, in table5
+        command.main(command.Command(name="all", profile="smoke", **arguments))
     return {
         name: json.loads((smoke.folder / f"{name}.json").read_text())
         for name in command.NAMES
@@ -92,6 +91,15 @@ def test_report_of_nothing_and_of_damage(tmp_path):
     (tmp_path / "cpu/table1.json").write_text('{"rows": [')
     with pytest.raises(UserError, match=r"table1\.json is damaged"):
         report.write(tmp_path, tmp_path, command.NAMES, command.module)
+
+
+def test_results_that_cannot_be_written_are_refused_before_training(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(table1, "measure", lambda study: pytest.fail("it measured"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--results .*file: "):
+        command.main(command.Command("table1", results=tmp_path / "file"))
 
 
 def test_ledger_counts_the_verdicts():

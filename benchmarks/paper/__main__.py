@@ -72,9 +72,13 @@ def main(command: Command) -> None:
         command.data_dir,
         command.cache_dir,
     )
+    try:
+        # Before the hours that fill it.
+        study.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--results {command.results}: {error}") from error
     for name in NAMES if command.name == "all" else (command.name,):
         content = rounded(module(name).measure(study)) | records.provenance()
-        study.folder.mkdir(parents=True, exist_ok=True)
         path = study.folder / f"{name}.json"
         records.write_json(path, {"profile": command.profile} | content)
         console.print(f"written: {path}", highlight=False)
