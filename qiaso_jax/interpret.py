@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core as jex
 
 MAX_UNROLLED_LENGTH = 64
@@ -33,6 +34,79 @@ _CALLS = frozenset(
         "remat2",
     ]
 )
+
+
+ELEMENTWISE = frozenset(
+    [
+        "abs",
+        "acos",
+        "acosh",
+        "add",
+        "add_any",
+        "and",
+        "asin",
+        "asinh",
+        "atan",
+        "atan2",
+        "atanh",
+        "cbrt",
+        "ceil",
+        "clamp",
+        "convert_element_type",
+        "copy",
+        "copy_p",
+        "cos",
+        "cosh",
+        "digamma",
+        "div",
+        "eq",
+        "erf",
+        "erf_inv",
+        "erfc",
+        "exp",
+        "exp2",
+        "expm1",
+        "floor",
+        "ge",
+        "gt",
+        "integer_pow",
+        "is_finite",
+        "le",
+        "lgamma",
+        "log",
+        "log1p",
+        "logistic",
+        "lt",
+        "max",
+        "min",
+        "mul",
+        "ne",
+        "neg",
+        "nextafter",
+        "not",
+        "or",
+        "pow",
+        "reduce_precision",
+        "rem",
+        "round",
+        "rsqrt",
+        "select_n",
+        "sign",
+        "sin",
+        "sinh",
+        "sqrt",
+        "square",
+        "stop_gradient",
+        "sub",
+        "tan",
+        "tanh",
+        "xor",
+    ]
+)
+"""Primitives that make of entries at one position the entry at that position."""
+
+_BY_EXAMPLE = ELEMENTWISE | {"broadcast_in_dim", "dot_general", "reshape"}
+"""Primitives that do not mix examples where their axis can be followed."""
 
 
 class ExampleAxis(NamedTuple):
@@ -99,6 +173,76 @@ def evaluate(
         outputs = bind(equation, map(env.read, equation.invars))
         env.update(zip(equation.outvars, outputs, strict=True))
     return env
+
+
+def evaluate_rows(
+    program: Program, whole: Program, values: Environment, rows: jax.Array
+) -> Environment:
+    """The values of all variables of ``program`` on some examples of a batch.
+
+    What depends on an example alone is looked up among the values of the whole batch,
+    up to the first operation that may mix examples; from there on it is evaluated.
+
+    Args:
+      program: for b examples.
+      whole: the same for B examples.
+      values: of all variables of ``whole``.
+      rows: indices of the examples, shape ``[b]``.
+
+    Returns:
+      The values of the variables of ``program``.
+    """
+    env = Environment(program.constants)
+    same = {
+        variable
+        for variable, twin in zip(program.constants, whole.constants, strict=False)
+        if program.constants[variable] is whole.constants[twin]
+    }
+
+    def look_up(variable: Any, twin: Any) -> None:
+        value = values[twin]
+        if variable in program.example_axes:
+            value = _take(value, rows, program.example_axes[variable])
+        env[variable] = value
+        same.add(variable)
+
+    for variable, twin in zip(
+        program.parameters + program.batch, whole.parameters + whole.batch, strict=True
+    ):
+        look_up(variable, twin)
+    for equation, twin in zip(program.equations, whole.equations, strict=True):
+        if _by_example(equation, twin, program.example_axes, same):
+            for variable, image in zip(equation.outvars, twin.outvars, strict=True):
+                look_up(variable, image)
+        else:
+            outputs = bind(equation, map(env.read, equation.invars))
+            env.update(zip(equation.outvars, outputs, strict=True))
+    return env
+
+
+def _by_example(
+    equation: Any, twin: Any, axes: dict[Any, ExampleAxis], same: set[Any]
+) -> bool:
+    """Whether the outputs can be looked up in ``twin``, of which ``same`` can."""
+    for atom, image in zip(equation.invars, twin.invars, strict=True):
+        if is_literal(atom):
+            if not (is_literal(image) and np.array_equal(atom.val, image.val)):
+                return False
+        elif atom not in same:
+            return False
+    variables = [*equation.outvars, *(a for a in equation.invars if not is_literal(a))]
+    if not any(v in axes for v in variables):
+        return True
+    return equation.primitive.name in _BY_EXAMPLE and all(
+        axes.get(v, MIXED) != MIXED for v in equation.outvars
+    )
+
+
+def _take(value: jax.Array, rows: jax.Array, where: ExampleAxis) -> jax.Array:
+    """The entries of some examples."""
+    axis, repeats = where
+    entries = jnp.add.outer(rows * repeats, jnp.arange(repeats)).reshape(-1)
+    return jnp.take(value, entries, axis, mode="clip")
 
 
 def _inner_jaxpr(equation: Any) -> Any:
@@ -216,46 +360,53 @@ def trace(
     parameters: Sequence[Any],
     batch: Sequence[Any],
     size: int,
-) -> Program:
-    """Flattens ``fun(parameters, batch) -> losses`` at ``size`` examples.
+    other_size: int,
+) -> tuple[Program, Program]:
+    """Flattens ``fun(parameters, batch) -> losses`` at two sizes of the batch.
 
     Args:
       fun: takes two lists of arrays; the second carries the batch along first axes.
       parameters: arrays or their shapes.
       batch: arrays or their shapes.
       size: b, the number of examples to trace for, ≥ 1.
+      other_size: another number of examples, larger than b.
 
     Returns:
-      The program, with its example axes.
+      The program for b examples, with its example axes, and the one for the other
+      number, without.
 
     Raises:
       ValueError: if the computation is another one at another size of the batch.
     """
     program = flatten(fun, parameters, batch, size)
-    other = flatten(fun, parameters, batch, size + 1)
-    return program._replace(example_axes=_example_axes(program, other, size))
+    other = flatten(fun, parameters, batch, other_size)
+    axes = _example_axes(program, other, size, other_size)
+    return program._replace(example_axes=axes), other
 
 
-def _example_axes(program: Program, other: Program, size: int) -> dict[Any, Any]:
-    """Finds the axes of ``program`` that are longer in ``other``, of size + 1."""
+def _example_axes(
+    program: Program, other: Program, size: int, other_size: int
+) -> dict[Any, ExampleAxis]:
+    """Finds the axes of ``program`` that are longer in ``other``."""
     names = [e.primitive.name for e in program.equations]
     if names != [e.primitive.name for e in other.equations]:
         raise ValueError(
             "value_fn must compute the same for any number of examples, to tell which "
-            f"axes count them; its operations for {size} and {size + 1} examples "
+            f"axes count them; its operations for {size} and {other_size} examples "
             "differ."
         )
     axes: dict[Any, ExampleAxis] = {v: ExampleAxis(0, 1) for v in program.batch}
     for equation, twin in zip(program.equations, other.equations, strict=True):
         for variable, image in zip(equation.outvars, twin.outvars, strict=True):
-            found = _longer_axis(variable.aval.shape, image.aval.shape, size)
+            shapes = variable.aval.shape, image.aval.shape
+            found = _longer_axis(*shapes, size, other_size)
             if found is not None:
                 axes[variable] = _followed(equation, variable, found, axes)
     return axes
 
 
 def _longer_axis(
-    shape: tuple[int, ...], other: tuple[int, ...], size: int
+    shape: tuple[int, ...], other: tuple[int, ...], size: int, other_size: int
 ) -> ExampleAxis | None:
     if shape == other:
         return None
@@ -263,8 +414,8 @@ def _longer_axis(
         return MIXED
     differing = [i for i, (a, b) in enumerate(zip(shape, other, strict=True)) if a != b]
     (axis, *more) = differing
-    repeats = other[axis] - shape[axis]
-    if more or repeats * size != shape[axis]:
+    repeats = shape[axis] // size
+    if more or (repeats * size, repeats * other_size) != (shape[axis], other[axis]):
         return MIXED
     return ExampleAxis(axis, repeats)
 

@@ -15,7 +15,7 @@ import optax
 from qiaso_jax import _arguments, _trees
 from qiaso_jax._arguments import PyTree, ScalarOrSchedule
 from qiaso_jax.amplitudes import uniform
-from qiaso_jax.interpret import evaluate
+from qiaso_jax.interpret import evaluate, evaluate_rows
 from qiaso_jax.noise import REACH, site_noises
 from qiaso_jax.pairs import Pairs
 from qiaso_jax.sites import perturbed_losses
@@ -210,22 +210,21 @@ def node_qiaso(
         size = max(1, round(examples * model.size))
         layout = lay_out(model, size, space)
 
-        # Choose the examples.
-        batch = model.batch
-        share = jnp.full((size,), 1 / size, dtype)
-        clean_loss = None
-        if size < model.size:
-            clean_losses = model.losses(model.leaves, batch).astype(dtype)
+        # Choose the examples, and evaluate them as they are.
+        program, whole = layout.program, layout.whole
+        if whole is None:
+            share = jnp.full((size,), 1 / size, dtype)
+            clean = evaluate(program, model.leaves, model.batch)
+            clean_loss = jnp.mean(clean.read(program.losses).astype(dtype))
+        else:
+            values = evaluate(whole, model.leaves, model.batch)
+            clean_losses = values.read(whole.losses).astype(dtype)
             clean_loss = jnp.mean(clean_losses)
             rows, share = telling_examples(select_key, clean_losses, size)
-            batch = [x[rows] for x in batch]
-
-        # Evaluate.
-        program = layout.program
-        clean = evaluate(program, model.leaves, batch)
+            clean = evaluate_rows(program, whole, values, rows)
         clean_drawn = clean.read(program.losses).astype(dtype)
-        if clean_loss is None:
-            clean_loss = jnp.mean(clean_drawn)
+
+        # Evaluate the candidates.
         noises = site_noises(layout, clean, sigma_now, noise, reactive_only, size)
         losses_of = perturbed_losses(program, layout.sites, clean)
         if candidate_batch_size is None:

@@ -5,7 +5,9 @@ that no more of them than are evaluated at a time are ever stored. Of Rademacher
 one random word holds up to 32 pairs, a bit each: a site's words are the size of one v.
 """
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -36,13 +38,6 @@ class Directions(NamedTuple):
     dtype: Any
     kind: str
 
-    def source(self, key: jax.Array, num_pairs: int) -> jax.Array:
-        """What all pairs of one group, ``PAIRS_PER_WORD`` at most, are made of."""
-        if self.kind == "gaussian":
-            return key
-        width = next(w for w in (8, 16, PAIRS_PER_WORD) if num_pairs <= w)
-        return packed_bits(key, self.shape, width)
-
     def scaled(self, source: jax.Array, pair: jax.Array, factor: jax.Array):
         """``factor · z`` of one pair, where ``factor`` broadcasts against z."""
         if self.kind == "gaussian":
@@ -54,25 +49,49 @@ class Directions(NamedTuple):
         return jnp.where(bit == 1, factor, -factor)
 
 
-def packed_bits(key: jax.Array, shape: tuple[int, ...], width: int) -> jax.Array:
+def draw(
+    key: jax.Array, directions: Sequence[Directions], num_pairs: int
+) -> list[jax.Array]:
+    """The source of each direction, of which all pairs of one group are made.
+
+    Args:
+      key: a PRNG key.
+      directions: all of one kind.
+      num_pairs: how many pairs the group has, at most ``PAIRS_PER_WORD``.
+
+    Returns:
+      A key each for Gaussian directions; for Rademacher ones an array of random words
+      of the shape of z, all from one draw, as many small ones cost more.
+    """
+    if directions[0].kind == "gaussian":
+        return list(jax.random.split(key, len(directions)))
+    width = next(w for w in (8, 16, PAIRS_PER_WORD) if num_pairs <= w)
+    ends = list(itertools.accumulate(math.prod(d.shape) for d in directions))
+    words = packed_bits(key, ends[-1], width)
+    parts = jnp.split(words, ends[:-1])
+    return [part.reshape(d.shape) for part, d in zip(parts, directions, strict=True)]
+
+
+def packed_bits(key: jax.Array, size: int, width: int) -> jax.Array:
     """Random words of 8, 16 or 32 bits, all bits of what is drawn used.
 
     ``jax.random.bits`` draws 64 bits for every word, however narrow.
     """
-    size, words_each = math.prod(shape), 32 // width
+    words_each = 32 // width
     drawn = jax.random.bits(key, (-(-size // words_each),), jnp.uint32)
-    words = jax.lax.bitcast_convert_type(drawn, f"uint{width}")
-    return words.reshape(-1)[:size].reshape(shape)
+    return jax.lax.bitcast_convert_type(drawn, f"uint{width}").reshape(-1)[:size]
 
 
 class SiteNoise(Protocol):
-    """The noise at one site."""
+    """The noise at one site.
 
-    def source(self, key: jax.Array, num_pairs: int) -> Any:
-        """What all ``num_pairs`` pairs of one group are made of."""
-        ...
+    Attributes:
+      directions: what it is made of. The methods take the source of each, by ``draw``.
+    """
 
-    def displacement(self, source: Any, pair: jax.Array) -> jax.Array:
+    directions: list[Directions]
+
+    def displacement(self, sources: Sequence[jax.Array], pair: jax.Array) -> jax.Array:
         """The noise at v of the first of a pair; the second has its negative."""
         ...
 
@@ -80,7 +99,13 @@ class SiteNoise(Protocol):
         """The sum of ``add`` over no pairs."""
         ...
 
-    def add(self, total: Any, source: Any, pair: jax.Array, weights: jax.Array) -> Any:
+    def add(
+        self,
+        total: Any,
+        sources: Sequence[jax.Array],
+        pair: jax.Array,
+        weights: jax.Array,
+    ) -> Any:
         """``total`` + Σ_n weights_n · z_n of one pair, where ``weights`` is ``[b]``."""
         ...
 
@@ -140,7 +165,7 @@ class _NodeNoise:
     ):
         self._program, self._sites, self._site = program, sites, site
         aval = site.variable.aval
-        self._directions = Directions(aval.shape, aval.dtype, kind)
+        self.directions = [Directions(aval.shape, aval.dtype, kind)]
         self._mask = None
         if reactive_only and site.axis is not None:
             self._mask = reactive_nodes(program, site, clean, sigma * REACH[kind])
@@ -149,25 +174,31 @@ class _NodeNoise:
             amplitude = jnp.where(self._mask, amplitude, jnp.zeros_like(amplitude))
         self._amplitude = amplitude
 
-    def source(self, key: jax.Array, num_pairs: int) -> jax.Array:
-        return self._directions.source(key, num_pairs)
-
-    def displacement(self, source: jax.Array, pair: jax.Array) -> jax.Array:
-        return self._directions.scaled(source, pair, self._amplitude)
+    def displacement(self, sources: Sequence[jax.Array], pair: jax.Array) -> jax.Array:
+        return self._scaled(sources, pair, self._amplitude)
 
     def zero(self, dtype: Any) -> jax.Array:
-        return jnp.zeros(self._directions.shape, dtype)
+        return jnp.zeros(self.directions[0].shape, dtype)
 
     def add(
-        self, total: jax.Array, source: jax.Array, pair: jax.Array, weights: jax.Array
+        self,
+        total: jax.Array,
+        sources: Sequence[jax.Array],
+        pair: jax.Array,
+        weights: jax.Array,
     ) -> jax.Array:
-        return total + self._directions.scaled(source, pair, self._at_nodes(weights))
+        return total + self._scaled(sources, pair, self._at_nodes(weights))
+
+    def _scaled(
+        self, sources: Sequence[jax.Array], pair: jax.Array, factor: jax.Array
+    ) -> jax.Array:
+        return self.directions[0].scaled(sources[0], pair, factor)
 
     def _at_nodes(self, weights: jax.Array) -> jax.Array:
         if self._site.axis is None:
             return jnp.sum(weights)
         axis, repeats = self._site.axis
-        rank = len(self._directions.shape)
+        rank = len(self.directions[0].shape)
         weights = jnp.repeat(weights, repeats) if repeats > 1 else weights
         return jnp.expand_dims(weights, [i for i in range(rank) if i != axis])
 
@@ -195,64 +226,54 @@ class _ExampleNoise:
         size: int,
     ):
         self._size = size
-        self._maps, self._directions = {}, {}
-        for leaf in sorted(site.leaves):
+        self._leaves = sorted(site.leaves)
+        self.directions, self._maps = [], []
+        for leaf in self._leaves:
             aval = program.parameters[leaf].aval
-            self._directions[leaf] = Directions((size, *aval.shape), aval.dtype, kind)
-            self._maps[leaf] = example_map(
-                program, single, sites, site, leaf, clean, size
+            self.directions.append(Directions((size, *aval.shape), aval.dtype, kind))
+            self._maps.append(
+                example_map(program, single, sites, site, leaf, clean, size)
             )
         # The nodes are to move by σ, as they do at other sites, lest one site drown
         # the others. How far unit noise at the weights moves them is seen from a draw.
         first = jnp.zeros((), jnp.int32)
-        moves = self._mapped(self.source(jax.random.key(0), 1), first, 1.0)
+        sources = draw(jax.random.key(0), self.directions, 1)
+        moves = self._mapped(sources, first, 1.0)
         moved = jnp.sqrt(jnp.mean(moves.astype(sigma.dtype) ** 2))
         self._ratio = jnp.where(moved > 0, moved, 1)
         self._sigma = sigma / self._ratio
 
-    def _mapped(self, source: dict[int, Any], pair: jax.Array, factor: Any):
+    def _mapped(self, sources: Sequence[jax.Array], pair: jax.Array, factor: Any):
+        parts = zip(self._maps, self.directions, sources, strict=True)
         first, *rest = (
-            self._maps[leaf](
-                directions.scaled(
-                    source[leaf], pair, jnp.asarray(factor, directions.dtype)
-                )
-            )
-            for leaf, directions in self._directions.items()
+            to_node(z.scaled(source, pair, jnp.asarray(factor, z.dtype)))
+            for to_node, z, source in parts
         )
         return sum(rest, first)
 
-    def source(self, key: jax.Array, num_pairs: int) -> dict[int, jax.Array]:
-        return {
-            leaf: directions.source(jax.random.fold_in(key, leaf), num_pairs)
-            for leaf, directions in self._directions.items()
-        }
+    def displacement(self, sources: Sequence[jax.Array], pair: jax.Array) -> jax.Array:
+        return self._mapped(sources, pair, self._sigma)
 
-    def displacement(self, source: dict[int, Any], pair: jax.Array) -> jax.Array:
-        return self._mapped(source, pair, self._sigma)
-
-    def zero(self, dtype: Any) -> dict[int, jax.Array]:
-        return {
-            leaf: jnp.zeros(directions.shape[1:], dtype)
-            for leaf, directions in self._directions.items()
-        }
+    def zero(self, dtype: Any) -> list[jax.Array]:
+        return [jnp.zeros(z.shape[1:], dtype) for z in self.directions]
 
     def add(
         self,
-        total: dict[int, jax.Array],
-        source: dict[int, Any],
+        total: list[jax.Array],
+        sources: Sequence[jax.Array],
         pair: jax.Array,
         weights: jax.Array,
-    ) -> dict[int, jax.Array]:
-        def added(leaf, directions):
-            factor = weights.reshape(self._size, *[1] * (len(directions.shape) - 1))
-            part = directions.scaled(source[leaf], pair, factor)
-            return total[leaf] + jnp.sum(part, axis=0)
+    ) -> list[jax.Array]:
+        def added(total, z, source):
+            factor = weights.reshape(self._size, *[1] * (len(z.shape) - 1))
+            return total + jnp.sum(z.scaled(source, pair, factor), axis=0)
 
-        return {leaf: added(leaf, d) for leaf, d in self._directions.items()}
+        return list(map(added, total, self.directions, sources))
 
     def gradients(
-        self, total: dict[int, jax.Array], clean: Environment
+        self, total: list[jax.Array], clean: Environment
     ) -> dict[int, jax.Array]:
         del clean
         # The weights of the pairs are for noise of size σ.
-        return {leaf: -value * self._ratio for leaf, value in total.items()}
+        parts = zip(self._leaves, total, strict=True)
+        return {leaf: -value * self._ratio for leaf, value in parts}

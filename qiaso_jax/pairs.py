@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from qiaso_jax.noise import PAIRS_PER_WORD, SiteNoise
+from qiaso_jax.noise import PAIRS_PER_WORD, SiteNoise, draw
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,14 +89,14 @@ class Pairs:
         return jnp.arange(self._group).reshape(-1, self._chunk)
 
     @cached_property
-    def _only_sources(self) -> list[Any]:
+    def _only_sources(self) -> list[list[jax.Array]]:
         return self._sources(0)
 
-    def _sources(self, group: Any) -> list[Any]:
-        keys = jax.random.split(jax.random.fold_in(self.key, group), len(self.noises))
-        return [
-            n.source(k, self._group) for n, k in zip(self.noises, keys, strict=True)
-        ]
+    def _sources(self, group: Any) -> list[list[jax.Array]]:
+        key = self.key if self._groups == 1 else jax.random.fold_in(self.key, group)
+        directions = [z for noise in self.noises for z in noise.directions]
+        drawn = iter(draw(key, directions, self._group))
+        return [[next(drawn) for _ in noise.directions] for noise in self.noises]
 
 
 def _largest_divisor(number: int, at_most: int) -> int:

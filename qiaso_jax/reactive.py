@@ -11,75 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from qiaso_jax.interpret import Environment, Program, bind, is_literal
+from qiaso_jax.interpret import ELEMENTWISE, Environment, Program, bind, is_literal
 from qiaso_jax.sites import RESULT, Site
-
-_ELEMENTWISE = {
-    "abs",
-    "acos",
-    "acosh",
-    "add",
-    "add_any",
-    "and",
-    "asin",
-    "asinh",
-    "atan",
-    "atan2",
-    "atanh",
-    "cbrt",
-    "ceil",
-    "clamp",
-    "convert_element_type",
-    "copy",
-    "copy_p",
-    "cos",
-    "cosh",
-    "digamma",
-    "div",
-    "eq",
-    "erf",
-    "erf_inv",
-    "erfc",
-    "exp",
-    "exp2",
-    "expm1",
-    "floor",
-    "ge",
-    "gt",
-    "integer_pow",
-    "is_finite",
-    "le",
-    "lgamma",
-    "log",
-    "log1p",
-    "logistic",
-    "lt",
-    "max",
-    "min",
-    "mul",
-    "ne",
-    "neg",
-    "nextafter",
-    "not",
-    "or",
-    "pow",
-    "reduce_precision",
-    "rem",
-    "round",
-    "rsqrt",
-    "select_n",
-    "sign",
-    "sin",
-    "sinh",
-    "sqrt",
-    "square",
-    "stop_gradient",
-    "sub",
-    "tan",
-    "tanh",
-    "xor",
-}
-
 
 _REARRANGING = {"expand_dims", "reshape", "rev", "slice", "squeeze", "transpose"}
 
@@ -151,7 +84,7 @@ def _reacting(
 
 def _is_elementwise(equation: Any, shape: tuple[int, ...]) -> bool:
     return (
-        equation.primitive.name in _ELEMENTWISE
+        equation.primitive.name in ELEMENTWISE
         and len(equation.outvars) == 1
         and equation.outvars[0].aval.shape == shape
     )

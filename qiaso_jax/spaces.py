@@ -66,12 +66,14 @@ class Layout(NamedTuple):
 
     Attributes:
       program: ``Model.losses`` for b examples.
+      whole: the same for all B examples, where those are more; else ``None``.
       single: the same for one example; ``None`` where it is not needed.
       sites: of the program.
       spaces: one of ``SPACES`` per site.
     """
 
     program: Program
+    whole: Program | None
     single: Program | None
     sites: Sites
     spaces: tuple[str, ...]
@@ -193,8 +195,11 @@ def lay_out(model: Model, size: int, space: Space) -> Layout:
       ValueError: if the function cannot be traced for ``size`` examples, if ``space``
         names a path that is none, or if no site is found.
     """
+    other_size = max(model.size, size + 1)
     try:
-        program = trace(model.losses, model.leaves, model.batch, size)
+        program, other = trace(
+            model.losses, model.leaves, model.batch, size, other_size
+        )
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"value_fn could not be traced for {size} of {model.size} examples, with "
@@ -235,7 +240,8 @@ def lay_out(model: Model, size: int, space: Space) -> Layout:
         )
         for site in sites.sites
     )
-    return Layout(program, single, sites, spaces)
+    whole = other if other_size == model.size else None
+    return Layout(program, whole, single, sites, spaces)
 
 
 def _space(
@@ -324,7 +330,8 @@ def node_sites(
     """
     params = jax.tree.map(jnp.asarray, params)
     model = bind_model(value_fn, params, kwargs, batch_argnames)
-    program, _, sites, spaces = lay_out(model, model.size, checked_space(space))
+    layout = lay_out(model, model.size, checked_space(space))
+    program, sites, spaces = layout.program, layout.sites, layout.spaces
 
     @jax.jit
     def count(leaves, batch):

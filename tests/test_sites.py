@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qiaso_jax.interpret import MIXED, evaluate, trace
+from qiaso_jax.interpret import MIXED, Environment, evaluate, evaluate_rows, trace
 from qiaso_jax.linear import by_example, example_map, from_examples, pull_back
 from qiaso_jax.reactive import reactive_nodes
 from qiaso_jax.sites import find_sites, perturbed_losses
@@ -186,7 +186,7 @@ def test_sites_carry_the_whole_gradient(name, space):
     if space == "auto" and name == "while_loop":
         spaces = [s.space for s in node_sites(value_fn, params, **X)]
         assert spaces == ["weights", "node"]
-    program, _, sites, _ = lay_out(model, B, space)
+    program, _, _, sites, _ = lay_out(model, B, space)
     silence = [jnp.zeros(s.variable.aval.shape) for s in sites.sites]
 
     @jax.jit
@@ -215,7 +215,7 @@ def test_sites_carry_the_whole_gradient(name, space):
 def test_weights_of_every_example_move_as_if_they_were_its_own(name):
     f, params = ZOO[name]
     model = bind_model(promoted(summed(f)), params, X, None)
-    program, single, sites, spaces = lay_out(model, B, "example")
+    program, _, single, sites, spaces = lay_out(model, B, "example")
     assert "example" in spaces
 
     @jax.jit
@@ -251,13 +251,63 @@ def test_examples_are_followed_through_merged_axes():
         [jnp.zeros(())],
         [jnp.zeros((3, 8))],
         3,
-    ).example_axes
+        4,
+    )[0].example_axes
     assert {axis.repeats for axis in where.values()} == {1, 4}
     split = by_example(value, where[next(iter(where))]._replace(axis=1, repeats=2), 3)
     assert split.shape == (3, 2, 2, 2)
     np.testing.assert_array_equal(split[1], value[:, 2:4])
     axis = where[next(iter(where))]._replace(axis=1, repeats=2)
     np.testing.assert_array_equal(from_examples(split, axis), value)
+
+
+MIXERS = {
+    "batch norm": lambda p, x: layer(p, (x - x.mean(0)) / x.std(0)),
+    "running sum": lambda p, x: jnp.cumsum(layer(p, x), axis=0),
+    "sorted": lambda p, x: jnp.sort(layer(p, x), axis=0),
+    "gram": lambda p, x: layer(p, x) + (x @ x.T @ x)[:, :3],
+    "position": lambda p, x: layer(p, x) * jnp.arange(len(x))[:, None],
+    "constant position": lambda p, x: layer(p, x) * np.arange(len(x))[:, None],
+    "number": lambda p, x: layer(p, x) / len(x),
+    "constant number": lambda p, x: layer(p, x) / np.full(3, float(len(x))),
+    "dropout": lambda p, x: (
+        layer(p, x) * jax.random.bernoulli(jax.random.key(0), 0.5, (len(x), 3))
+    ),
+    "merged": lambda p, x: layer(p, jnp.repeat(x, 2, 0)).reshape(len(x), -1),
+}
+
+
+def layout_of_three(f, params):
+    model = bind_model(promoted(summed(f)), params, X, ("x",))
+    return model, lay_out(model, 3, "auto")
+
+
+@pytest.mark.parametrize("name", [*ZOO, *MIXERS])
+def test_rows_of_a_batch_are_as_if_evaluated_alone(name):
+    f, params = ZOO[name] if name in ZOO else (MIXERS[name], LAYER)
+    model, layout = layout_of_three(f, params)
+    rows = jnp.array([4, 0, 4])
+    values = evaluate(layout.whole, model.leaves, model.batch)
+    ours = evaluate_rows(layout.program, layout.whole, values, rows)
+    alone = evaluate(layout.program, model.leaves, [x[rows] for x in model.batch])
+    assert ours.keys() == alone.keys()
+    for variable, expected in alone.items():
+        if not jnp.issubdtype(expected.dtype, jax.dtypes.prng_key):
+            np.testing.assert_allclose(ours[variable], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_of_a_network_are_looked_up():
+    model, layout = layout_of_three(lambda p, x: layer(p, x) @ p["w"].T, LAYER)
+
+    @jax.make_jaxpr
+    def losses(values, rows):
+        values = Environment(zip(variables, values, strict=True))
+        env = evaluate_rows(layout.program, layout.whole, values, rows)
+        return env.read(layout.program.losses)
+
+    values = evaluate(layout.whole, model.leaves, model.batch)
+    variables = list(values)
+    assert "dot_general" not in str(losses(list(values.values()), jnp.arange(3)))
 
 
 def test_shuffled_examples_are_not_taken_for_nodes():
@@ -348,7 +398,7 @@ def test_nnx_module_is_listed():
 def brute_force(value_fn, params, kwargs, sigma):
     """Masks of the nodes whose own noise of ±σ changes a loss, one per site."""
     model = bind_model(value_fn, params, kwargs, None)
-    program, _, sites, _ = lay_out(model, model.size, "node")
+    program, _, _, sites, _ = lay_out(model, model.size, "node")
 
     @jax.jit
     def masks_of(leaves, batch):
@@ -422,7 +472,7 @@ def test_what_is_used_twice_is_perturbed_once():
         h = x @ params["w"] + params["b"][None]
         return jnp.sum(jnp.tanh(h) + (h + x[:, :3]) ** 2, axis=1)
 
-    program, _, sites, _ = lay_out(bind_model(value_fn, LAYER, X, None), B, "node")
+    program, _, _, sites, _ = lay_out(bind_model(value_fn, LAYER, X, None), B, "node")
     (site,) = sites.sites
     assert len(site.uses) == 2
     assert program.equations[min(site.uses)].primitive.name == "tanh"
