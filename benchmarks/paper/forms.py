@@ -61,6 +61,11 @@ FORMS: dict[str, Form] = {
         {"optimizer": "adam", **RECIPE, "learning_rate": 1e-3},
     ),
 }
+CNN: dict[str, dict[str, Any]] = {
+    "node": {"examples": 1.0, "batch_size": 256, "learning_rate": 1e-3}
+}
+"""Changes to settings on the CNN: batch norm wants the statistics of all examples."""
+
 QIASO = ("faithful", "working", "node", "hybrid")
 RECIPES = ("node-recipe", "adam-recipe")
 """On MNIST alone, beside the paper's own network and protocol."""

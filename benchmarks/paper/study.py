@@ -16,7 +16,7 @@ from rich.console import Console
 
 from benchmarks import records, train
 from benchmarks.errors import UserError
-from benchmarks.paper.forms import FORMS, RECIPES
+from benchmarks.paper.forms import CNN, FORMS, RECIPES
 from benchmarks.settings import Command, Experiment, resolved
 
 ProfileName = Literal["smoke", "cpu", "full"]
@@ -128,7 +128,10 @@ class Study:
             "limit": limit,
             "validation": 0.0,
         }
-        settings |= FORMS[form].settings | changes
+        settings |= FORMS[form].settings
+        if network == "cnn":
+            settings |= CNN.get(form, {})
+        settings |= changes
         if self.profile == "smoke":
             settings |= {"hidden": (16,), "batch_size": 64}
         return resolved(Experiment(**settings))
