@@ -22,6 +22,21 @@ def on_inexact(
     return optax.masked(optimizer, lambda tree: jax.tree.map(is_inexact, tree))
 
 
+def update_if(
+    condition: jax.Array,
+    optimizer: optax.GradientTransformationExtraArgs,
+    gradient: PyTree,
+    opt_state: PyTree,
+    params: PyTree,
+) -> tuple[PyTree, PyTree]:
+    """``optimizer.update`` in the dtypes of ``params``; zeros and no change else."""
+    moved, new_state = optimizer.update(gradient, opt_state, params)
+    moved = jax.tree.map(lambda m, p: m.astype(p.dtype), moved, params)
+    return optax.tree.where(
+        condition, (moved, new_state), (optax.tree.zeros_like(moved), opt_state)
+    )
+
+
 def arrays(tree: PyTree) -> PyTree:
     """Numbers as arrays of a definite dtype; shapes without values as they are."""
 

@@ -4,8 +4,13 @@ The centre moves by Σ_k w_k δ_k. Each readout is a function
 ``(key, log_amplitudes) -> w`` with w on the simplex, shape ``[K]``.
 """
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
+
+_Outcome = TypeVar("_Outcome")
 
 
 def best(key: jax.Array, log_amplitudes: jax.Array) -> jax.Array:
@@ -33,3 +38,16 @@ READOUTS = {"expectation": expectation, "best": best, "sample": sample}
 
 # These return to weights that a candidate has had, so one candidate keeps the centre.
 KEEPS_CENTRE = ("best", "sample")
+
+
+def at_multiples(
+    collapse_every: int,
+    step: jax.Array,
+    collapse_now: Callable[[], _Outcome],
+    keep: Callable[[], _Outcome],
+) -> tuple[jax.Array, _Outcome]:
+    """Whether the update after ``step`` others collapses, and what comes of it."""
+    if collapse_every == 1:
+        return jnp.asarray(True), collapse_now()
+    collapses = (step + 1) % collapse_every == 0
+    return collapses, jax.lax.cond(collapses, collapse_now, keep)

@@ -180,7 +180,9 @@ def factorised_qiaso(
 
     def init(params: PyTree) -> QIASOState:
         params = _trees.arrays(params)
-        key, prepare_key = jax.random.split(_wrapped(key_data, key_impl))
+        key, prepare_key = jax.random.split(
+            jax.random.wrap_key_data(key_data, impl=key_impl)
+        )
         step = jnp.zeros((), jnp.int32)
         candidates = ()
         if stores_candidates:
@@ -212,7 +214,7 @@ def factorised_qiaso(
                 "function (params, **kwargs) -> scalar; got none."
             )
         next_key, prepare_key, measure_key, collapse_key = jax.random.split(
-            _wrapped(state.key, key_impl), 4
+            jax.random.wrap_key_data(state.key, impl=key_impl), 4
         )
         step = state.step
         if stores_candidates:
@@ -279,14 +281,9 @@ def factorised_qiaso(
             keys = jax.random.split(collapse_key, num_blocks)
             weights = readout(keys, log_amplitudes) * informed[:, None]
             displacement = mean_offset(weights, offsets, centre, granularity)
-            moved, opt_state = inner.update(
-                optax.tree.scale(-1, displacement), state.opt_state, centre
-            )
-            moved = jax.tree.map(lambda d, m: d.astype(m.dtype), moved, centre)
-            moved, opt_state = optax.tree.where(
-                any_informed,
-                (moved, opt_state),
-                (optax.tree.zeros_like(centre), state.opt_state),
+            gradient = optax.tree.scale(-1, displacement)
+            moved, opt_state = _trees.update_if(
+                any_informed, inner, gradient, state.opt_state, centre
             )
             prepared = ()
             if stores_candidates:
@@ -299,14 +296,9 @@ def factorised_qiaso(
             zeros = optax.tree.zeros_like(centre)
             return zeros, state.opt_state, offsets, log_amplitudes
 
-        if collapse_every == 1:
-            collapses = jnp.asarray(True)
-            moved, opt_state, prepared, log_p = collapse_now()
-        else:
-            collapses = (step + 1) % collapse_every == 0
-            moved, opt_state, prepared, log_p = jax.lax.cond(
-                collapses, collapse_now, keep
-            )
+        collapses, (moved, opt_state, prepared, log_p) = readouts.at_multiples(
+            collapse_every, step, collapse_now, keep
+        )
 
         return _trees.added(updates, moved), QIASOState(
             step=jnp.asarray(optax.safe_increment(step)),
@@ -318,10 +310,6 @@ def factorised_qiaso(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _wrapped(key_data: jax.Array, impl: Any) -> jax.Array:
-    return jax.random.wrap_key_data(key_data, impl=impl)
 
 
 def _with_expectation(offsets: jax.Array, expected: jax.Array) -> jax.Array:

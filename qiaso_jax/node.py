@@ -267,15 +267,9 @@ def node_qiaso(
         for n, total in zip(noises, totals, strict=True):
             for leaf, part in n.gradients(total, clean).items():
                 gradients[leaf] += part.astype(gradients[leaf].dtype)
-        moved, opt_state = inner.update(
-            jax.tree.unflatten(jax.tree.structure(centre), gradients),
-            state.opt_state,
-            centre,
-        )
-        moved, opt_state = optax.tree.where(
-            any_finite,
-            (moved, opt_state),
-            (optax.tree.zeros_like(moved), state.opt_state),
+        gradient = jax.tree.unflatten(jax.tree.structure(centre), gradients)
+        moved, opt_state = _trees.update_if(
+            any_finite, inner, gradient, state.opt_state, centre
         )
         return _trees.added(updates, moved), QIASOState(
             step=jnp.asarray(optax.safe_increment(state.step)),

@@ -159,7 +159,9 @@ def qiaso(
     def init(params: PyTree) -> QIASOState:
         params = _trees.arrays(params)
         dtype = _trees.amplitude_dtype(params)
-        key, prepare_key = jax.random.split(_wrapped(key_data, key_impl))
+        key, prepare_key = jax.random.split(
+            jax.random.wrap_key_data(key_data, impl=key_impl)
+        )
         step = jnp.zeros((), jnp.int32)
         candidates = ()
         if stores_candidates:
@@ -192,7 +194,7 @@ def qiaso(
                 + ("neither." if value_fn is None else "both.")
             )
         next_key, prepare_key, collapse_key, tunnel_key = jax.random.split(
-            _wrapped(state.key, key_impl), 4
+            jax.random.wrap_key_data(state.key, impl=key_impl), 4
         )
         step = state.step
         sigma_now = _arguments.at_step(sigma, step)
@@ -252,14 +254,9 @@ def qiaso(
             displacement = weighted_offset(
                 weights, centre, candidates, offset_of, candidate_batch_size
             )
-            moved, opt_state = inner.update(
-                optax.tree.scale(-1, displacement), state.opt_state, centre
-            )
-            moved = jax.tree.map(lambda d, m: d.astype(m.dtype), moved, centre)
-            moved, opt_state = optax.tree.where(
-                any_finite,
-                (moved, opt_state),
-                (optax.tree.zeros_like(centre), state.opt_state),
+            gradient = optax.tree.scale(-1, displacement)
+            moved, opt_state = _trees.update_if(
+                any_finite, inner, gradient, state.opt_state, centre
             )
             prepared = ()
             if stores_candidates:
@@ -272,14 +269,9 @@ def qiaso(
             zeros = optax.tree.zeros_like(centre)
             return zeros, state.opt_state, offsets, log_amplitudes
 
-        if collapse_every == 1:
-            collapses = jnp.asarray(True)
-            moved, opt_state, prepared, log_p = collapse_now()
-        else:
-            collapses = (step + 1) % collapse_every == 0
-            moved, opt_state, prepared, log_p = jax.lax.cond(
-                collapses, collapse_now, keep
-            )
+        collapses, (moved, opt_state, prepared, log_p) = readouts.at_multiples(
+            collapse_every, step, collapse_now, keep
+        )
         info = info._replace(collapsed=collapses & any_finite)
 
         # Tunnel.
@@ -305,10 +297,6 @@ def qiaso(
 def _as_stored(k: jax.Array, offset: PyTree) -> PyTree:
     del k
     return offset
-
-
-def _wrapped(key_data: jax.Array, impl: Any) -> jax.Array:
-    return jax.random.wrap_key_data(key_data, impl=impl)
 
 
 def _measure(
