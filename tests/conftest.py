@@ -1,5 +1,13 @@
+import os
+
 import jax
 import pytest
+
+# The tests compile hundreds of small programs and run each a few times: a quick
+# compiler is worth more to them than quick code. JAX reads this when it first computes.
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
+)
 
 
 @pytest.fixture(autouse=True)
