@@ -229,17 +229,20 @@ class TestVerdicts:
     def test_table4_needs_a_significant_win(self):
         rng = np.random.default_rng(0)
 
-        def rows(mean):
-            baselines = [
-                {"dataset": "mnist", "form": f, "accuracy": rng.normal(98, 0.1, 10)}
+        def verdict(mean, protocol="100 epochs"):
+            row = {"dataset": "mnist", "protocol": "100 epochs"}
+            rows = [
+                row | {"form": f, "accuracy": rng.normal(98, 0.1, 10)}
                 for f in table4.BASELINES
             ]
-            ours = {"dataset": "mnist", "form": "node"}
-            return [*baselines, ours | {"accuracy": rng.normal(mean, 0.1, 10)}]
+            ours = {"form": "node", "protocol": protocol}
+            rows.append(row | ours | {"accuracy": rng.normal(mean, 0.1, 10)})
+            return table4.verdicts({"rows": rows})[0]
 
-        word = table4.verdicts({"rows": rows(98.8)})[0].word
-        assert word == "reproduced by another method"
-        assert table4.verdicts({"rows": rows(98.0)})[0].word == "not reproduced"
+        assert verdict(98.8).word == "reproduced by another method"
+        assert verdict(98.0).word == "not reproduced"
+        assert "against" not in verdict(98.8).found
+        assert "10 epochs against 100 epochs" in verdict(98.8, "10 epochs").found
 
     def test_relative_rate(self):
         full = np.array([2.0, 1.0, 0.5, 0.4])
