@@ -213,15 +213,17 @@ class TestStatistics:
 
 class TestVerdicts:
     @pytest.mark.parametrize(
-        ("form", "accuracy", "word"),
+        ("form", "accuracy", "protocol", "word"),
         [
-            ("faithful", 98.9, "reproduced"),
-            ("node", 98.9, "reproduced by another method"),
-            ("node", 97.5, "not reproduced"),
+            ("faithful", 98.9, "5 epochs, 2 seeds", "reproduced"),
+            ("node", 98.9, "100 epochs, 10 seeds", "reproduced by another method"),
+            ("node", 97.5, "100 epochs, 10 seeds", "not reproduced"),
+            ("node", 97.5, "10 epochs, 10 seeds", "not measured"),
+            ("node", 97.5, "100 epochs, 1 seed, 2,000 examples", "not measured"),
         ],
     )
-    def test_table2_follows_its_number(self, form, accuracy, word):
-        row = {"dataset": "mnist", "form": form, "protocol": "x", "loss": 0.1}
+    def test_table2_follows_its_number(self, form, accuracy, protocol, word):
+        row = {"dataset": "mnist", "form": form, "protocol": protocol, "loss": 0.1}
         content = {"rows": [row | {"accuracy": accuracy, "seconds": 1.0}]}
         (verdict,) = table2.section(content).verdicts
         assert verdict.word == word

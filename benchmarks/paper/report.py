@@ -27,7 +27,8 @@ seeds; no number on this page is typed by hand.
 Profiles differ in epochs, seeds and subset only. `full` is the paper's protocol, 100
 epochs and 10 seeds; `cpu` is what two cores do in hours: the full protocol on MNIST for
 whatever takes gradients and for node space, less for the rest. Each row says how it was
-trained.
+trained; an accuracy that falls short after fewer epochs or examples than the paper's is
+not held against a claim, but counts as *not measured*.
 """
 
 

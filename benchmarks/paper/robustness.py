@@ -82,13 +82,19 @@ def verdicts(content: dict[str, Any]) -> list[Verdict]:
             for row in content["rows"]
             if row["form"] == form and "accuracy" in row
         ]
+        protocols = {
+            row["protocol"]
+            for row in content["rows"]
+            if row["form"] == form and "protocol" in row
+        }
         if len(means) == len(MEANS) * len(SPREADS):
             variation = float(max(means) - min(means))
             result.append(
                 Verdict(
                     "Section 2.1: μ_0 and σ_0 change the accuracy by less than 0.3 % "
                     f"({FORMS[form].label})",
-                    f"{variation:.2f} points over {len(means)} starts",
+                    f"{variation:.2f} points over {len(means)} starts "
+                    f"({', '.join(sorted(protocols))})",
                     judged(variation < 0.3, form),
                 )
             )

@@ -113,7 +113,7 @@ def verdicts(content: dict[str, Any]) -> list[Verdict]:
             Verdict(
                 claim,
                 f"{row['accuracy']:.2f} % ({row['protocol']})",
-                judged(row["accuracy"] >= target - 0.1, row["form"]),
+                judged(row["accuracy"] >= target - 0.1, row["form"], row["protocol"]),
             )
         )
     return result

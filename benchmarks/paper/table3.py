@@ -100,11 +100,12 @@ def verdicts(content: dict[str, Any]) -> list[Verdict]:
     """Per dataset: whether a form without gradients leads AdamW, Lion and Sophia."""
     result = []
     for dataset in dict.fromkeys(row["dataset"] for row in content["rows"]):
-        means = {
-            row["form"]: sum(row["accuracy"]) / len(row["accuracy"])
+        rows = {
+            row["form"]: row
             for row in content["rows"]
             if row["dataset"] == dataset and "accuracy" in row
         }
+        means = {f: sum(r["accuracy"]) / len(r["accuracy"]) for f, r in rows.items()}
         rivals = {f: means[f] for f in BASELINES if f in means}
         for forms, name in ((QIASO[:3], "gradient-free"), (QIASO[3:], "hybrid")):
             ours = {f: means[f] for f in forms if f in means}
@@ -118,9 +119,14 @@ def verdicts(content: dict[str, Any]) -> list[Verdict]:
                 Verdict(
                     f"Table 3: QIASO ({name}) is above or beside AdamW, Lion and "
                     f"Sophia on {dataset}",
-                    f"{FORMS[best].label} {ours[best]:.2f} %, {FORMS[rival].label} "
-                    f"{rivals[rival]:.2f} %",
-                    judged(ours[best] >= rivals[rival] - 0.05, best),
+                    f"{FORMS[best].label} {ours[best]:.2f} % "
+                    f"({rows[best]['protocol']}), {FORMS[rival].label} "
+                    f"{rivals[rival]:.2f} % ({rows[rival]['protocol']})",
+                    judged(
+                        ours[best] >= rivals[rival] - 0.05,
+                        best,
+                        rows[best]["protocol"],
+                    ),
                 )
             )
     return result

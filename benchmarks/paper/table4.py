@@ -164,9 +164,10 @@ def verdicts(content: dict[str, Any]) -> list[Verdict]:
         differing = {unequal(c["protocols"]) for c in of_form} - {""}
         if differing:
             differences += f" ({'; '.join(sorted(differing))})"
+        protocol, _ = of_form[0]["protocols"]
         if any(not np.isfinite(c["p"]) for c in of_form):
             wins = all(c["difference"] > 0 for c in of_form)
-            word = "not measured" if wins else "not reproduced"
+            word = "not measured" if wins else judged(False, form, protocol)
             result.append(Verdict(claim, f"{differences}; one seed, no test", word))
             continue
         wins = sum(c["difference"] > 0 and c["holm"] < 0.05 for c in of_form)
@@ -174,7 +175,7 @@ def verdicts(content: dict[str, Any]) -> list[Verdict]:
             Verdict(
                 claim,
                 f"{differences}; {wins} of {len(of_form)} significant wins (Holm)",
-                judged(wins == len(of_form), form),
+                judged(wins == len(of_form), form, protocol),
             )
         )
     pairs = [(d, b) for d in PAPER for b in BASELINES]

@@ -130,6 +130,7 @@ def verdicts(content: dict[str, Any]) -> list[Verdict]:
     result = []
     if "full" not in mean:
         return result
+    protocol = next(r["protocol"] for r in content["rows"] if r["variant"] == "full")
     for name in ("superposition", "kl", "tunnelling"):
         if name in mean:
             gain = mean["full"] - mean[name]
@@ -137,7 +138,8 @@ def verdicts(content: dict[str, Any]) -> list[Verdict]:
             result.append(
                 Verdict(
                     f"Table 6: {VARIANTS[name][0]} costs {claimed:.1f} points of 98.9",
-                    f"{gain:+.1f} points of {mean['full']:.1f} % (faithful)",
+                    f"{gain:+.1f} points of {mean['full']:.1f} % (faithful, "
+                    f"{protocol})",
                     "reproduced"
                     if gain > 0 and mean["full"] > 98
                     else "not reproduced",
