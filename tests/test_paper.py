@@ -254,10 +254,11 @@ class TestVerdicts:
         assert table6.relative_rate(full, np.array([2.0, 2.1, 2.2, 2.3])) is None
 
     def test_robustness_is_a_range(self):
-        def content(last):
+        def content(last, protocol="100 epochs, 3 seeds"):
             grid = itertools.product(robustness.MEANS, robustness.SPREADS)
+            row = {"form": "node", "protocol": protocol}
             rows = [
-                {"form": "node", "mean": m, "spread": s, "accuracy": [97.0, 97.2]}
+                row | {"mean": m, "spread": s, "accuracy": [97.0, 97.2]}
                 for m, s in grid
             ]
             rows[-1]["accuracy"] = [last]
@@ -268,3 +269,5 @@ class TestVerdicts:
         (verdict,) = robustness.verdicts(content(96.5))
         assert verdict.word == "not reproduced"
         assert verdict.found.startswith("0.60 points")
+        (verdict,) = robustness.verdicts(content(96.5, "10 epochs, 3 seeds"))
+        assert verdict.word == "not measured"

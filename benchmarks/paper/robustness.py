@@ -95,7 +95,7 @@ def verdicts(content: dict[str, Any]) -> list[Verdict]:
                     f"({FORMS[form].label})",
                     f"{variation:.2f} points over {len(means)} starts "
                     f"({', '.join(sorted(protocols))})",
-                    judged(variation < 0.3, form),
+                    judged(variation < 0.3, form, min(protocols)),
                 )
             )
     return result

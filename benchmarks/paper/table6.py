@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.paper.section import Section, Verdict, table
+from benchmarks.paper.section import Section, Verdict, judged, table
 from benchmarks.paper.study import Run, Study, missing
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -140,9 +140,7 @@ def verdicts(content: dict[str, Any]) -> list[Verdict]:
                     f"Table 6: {VARIANTS[name][0]} costs {claimed:.1f} points of 98.9",
                     f"{gain:+.1f} points of {mean['full']:.1f} % (faithful, "
                     f"{protocol})",
-                    "reproduced"
-                    if gain > 0 and mean["full"] > 98
-                    else "not reproduced",
+                    judged(gain > 0 and mean["full"] > 98, "faithful", protocol),
                 )
             )
     return result
