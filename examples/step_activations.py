@@ -53,12 +53,19 @@ def load(data_dir):
         train, test = ((images[rows], labels[rows]) for rows in np.split(order, [1400]))
     else:
         import datasets
+        from datasets.exceptions import DatasetsError
 
-        splits = datasets.load_dataset(data_dir).with_format("numpy")
-        columns = (splits[name][:] for name in ("train", "test"))
-        train, test = (
-            (np.stack(c["image"]).reshape(-1, 784), c["label"]) for c in columns
-        )
+        try:
+            splits = datasets.load_dataset(data_dir).with_format("numpy")
+            columns = [splits[name][:] for name in ("train", "test")]
+            train, test = (
+                (np.stack(c["image"]).reshape(-1, 784), c["label"]) for c in columns
+            )
+        except (OSError, KeyError, ValueError, DatasetsError) as e:
+            raise SystemExit(
+                "--data-dir must be a copy of ylecun/mnist, with the columns image and "
+                f"label in the splits train and test; got {data_dir}: {e}"
+            ) from e
     mean, deviation = train[0].mean(), train[0].std()
     return [
         (jnp.asarray((x - mean) / deviation, jnp.float32), jnp.asarray(y, jnp.int32))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.extend.random import threefry_2x32
 
 from qiaso_jax.interpret import Environment, Program
 from qiaso_jax.linear import example_map, pull_back
@@ -45,8 +46,12 @@ class Directions(NamedTuple):
                 jax.random.fold_in(source, pair), self.shape, self.dtype
             )
             return factor * z
-        bit = (source >> pair.astype(source.dtype)) & 1
-        return jnp.where(bit == 1, factor, -factor)
+        # The pair's bit of the random words becomes the sign bit.
+        bits = jnp.finfo(factor.dtype).bits
+        pattern = jax.lax.bitcast_convert_type(factor, f"uint{bits}")
+        drawn = (source >> pair.astype(source.dtype)).astype(pattern.dtype)
+        flipped = pattern ^ (drawn << (bits - 1))
+        return jax.lax.bitcast_convert_type(flipped, factor.dtype)
 
 
 def draw(
@@ -75,10 +80,15 @@ def draw(
 def packed_bits(key: jax.Array, size: int, width: int) -> jax.Array:
     """Random words of 8, 16 or 32 bits, all bits of what is drawn used.
 
-    ``jax.random.bits`` draws 64 bits for every word, however narrow.
+    ``jax.random.bits`` draws 64 bits for every word, however narrow: as a threefry key
+    gives both halves, they are taken from it directly.
     """
-    words_each = 32 // width
-    drawn = jax.random.bits(key, (-(-size // words_each),), jnp.uint32)
+    num_drawn = -(-size // (32 // width))
+    if str(jax.random.key_impl(key)) == "threefry2x32":
+        counter = jnp.arange(num_drawn, dtype=jnp.uint32)
+        drawn = threefry_2x32(jax.random.key_data(key), counter)
+    else:
+        drawn = jax.random.bits(key, (num_drawn,), jnp.uint32)
     return jax.lax.bitcast_convert_type(drawn, f"uint{width}").reshape(-1)[:size]
 
 
@@ -169,13 +179,10 @@ class _NodeNoise:
         self._mask = None
         if reactive_only and site.axis is not None:
             self._mask = reactive_nodes(program, site, clean, sigma * REACH[kind])
-        amplitude = jnp.asarray(sigma, aval.dtype)
-        if self._mask is not None:
-            amplitude = jnp.where(self._mask, amplitude, jnp.zeros_like(amplitude))
-        self._amplitude = amplitude
+        self._sigma = sigma.astype(aval.dtype)
 
     def displacement(self, sources: Sequence[jax.Array], pair: jax.Array) -> jax.Array:
-        return self._scaled(sources, pair, self._amplitude)
+        return self._reacting(self._scaled(sources, pair, self._sigma))
 
     def zero(self, dtype: Any) -> jax.Array:
         return jnp.zeros(self.directions[0].shape, dtype)
@@ -194,6 +201,11 @@ class _NodeNoise:
     ) -> jax.Array:
         return self.directions[0].scaled(sources[0], pair, factor)
 
+    def _reacting(self, values: jax.Array) -> jax.Array:
+        if self._mask is None:
+            return values
+        return jnp.where(self._mask, values, jnp.zeros_like(values))
+
     def _at_nodes(self, weights: jax.Array) -> jax.Array:
         if self._site.axis is None:
             return jnp.sum(weights)
@@ -203,10 +215,9 @@ class _NodeNoise:
         return jnp.expand_dims(weights, [i for i in range(rank) if i != axis])
 
     def gradients(self, total: jax.Array, clean: Environment) -> dict[int, jax.Array]:
-        if self._mask is not None:
-            total = jnp.where(self._mask, total, jnp.zeros_like(total))
+        total = -self._reacting(total)
         return {
-            leaf: pull_back(self._program, self._sites, self._site, leaf, -total, clean)
+            leaf: pull_back(self._program, self._sites, self._site, leaf, total, clean)
             for leaf in sorted(self._site.leaves)
         }
 

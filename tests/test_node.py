@@ -719,9 +719,10 @@ def test_state_that_looks_like_a_batch_has_to_be_told_apart():
         update(batch_argnames=("x", "z"))
 
 
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 @pytest.mark.parametrize("width", [8, 16, 32])
-def test_packed_bits_are_fair_and_independent(width):
-    words = np.asarray(packed_bits(jax.random.key(3), 100_002, width))
+def test_packed_bits_are_fair_and_independent(width, impl):
+    words = np.asarray(packed_bits(jax.random.key(3, impl=impl), 100_002, width))
     assert words.dtype == np.dtype(f"uint{width}")
     assert words.shape == (100_002,)
     signs = 2.0 * ((words[:, None] >> np.arange(width, dtype=words.dtype)) & 1) - 1
