@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-import datasets
+import datasets.config
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
