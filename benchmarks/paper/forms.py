@@ -81,8 +81,10 @@ defaults. *Node space*: `node_qiaso`, a superposition for
 each example. *Hybrid*: `qiaso` after Adam in `optax.chain`; it **uses gradients**, as
 all baselines do. The other three take no derivative.
 
-Rates are those of one grid of short runs, the same for all optimizers; that favours
-rates which are too high for 100 epochs. Two settings of node space had more attention
+Rates are each optimizer's best of five trials on a validation split (`python -m
+benchmarks.tune`): of ten epochs for the baselines, of 1,000 steps for the working form
+and node space, of 100 for the hybrid and the printed algorithm, whose steps cost more.
+Two settings of node space had more attention
 than any baseline: the row "512-256, augmented", sought at length on a validation split,
 and the CNN, set by hand after a few trials.
 """
