@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from qiaso_jax.node import node_qiaso, pair_weights, telling_examples
-from qiaso_jax.noise import packed_bits
+from qiaso_jax.noise import Directions, packed_bits
 from qiaso_jax.superposition import is_inexact
 
 SIZES = (6, 8, 7, 3)
@@ -735,3 +735,24 @@ def test_packed_bits_are_fair_and_independent(width, impl):
         if lag == 0:
             products -= np.eye(width)
         assert abs(products).max() < bound
+
+
+@pytest.mark.parametrize("width", [8, 16, 32])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_a_pairs_signs_are_its_bits_of_the_words(dtype, width):
+    with jax.enable_x64(True):
+        words = np.random.default_rng(0).integers(
+            2**width, size=(7, 5), dtype=np.uint64
+        )
+        factor = jnp.asarray(
+            [[0.0], [0.5], [-0.25], [3.0], [1e-3], [-7.0], [1.0]], dtype
+        )
+        directions = Directions((7, 5), factor.dtype, "rademacher")
+        source = jnp.asarray(words, f"uint{width}")
+        for pair in range(width):
+            signs = 1.0 - 2.0 * (words // 2**pair % 2)
+            scaled = directions.scaled(source, jnp.int32(pair), factor)
+            assert scaled.dtype == factor.dtype
+            np.testing.assert_array_equal(
+                scaled.astype(float), factor.astype(float) * signs
+            )
