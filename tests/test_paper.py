@@ -14,6 +14,7 @@ from benchmarks.paper import (
     __main__ as command,
 )
 from benchmarks.paper import (
+    figure4,
     report,
     robustness,
     statistics,
@@ -245,6 +246,21 @@ class TestVerdicts:
         assert verdict(98.0).word == "not reproduced"
         assert "against" not in verdict(98.8).found
         assert "10 epochs against 100 epochs" in verdict(98.8, "10 epochs").found
+
+    @pytest.mark.parametrize(
+        ("rises", "epochs", "word"),
+        [
+            (0.0, 100, "reproduced by another method"),
+            (0.0, 5, "not measured"),
+            (0.2, 100, "not reproduced"),
+            (0.2, 5, "not reproduced"),
+        ],
+    )
+    def test_figure4_is_borne_out_by_all_epochs_only(self, rises, epochs, word):
+        protocol = str(Protocol(epochs, 2))
+        row = {"form": "node", "rises": rises, "protocol": protocol}
+        (verdict,) = figure4.verdicts([row])
+        assert verdict.word == word
 
     def test_relative_rate(self):
         full = np.array([2.0, 1.0, 0.5, 0.4])
