@@ -371,7 +371,7 @@ def _measure(
     expected = jnp.sum(p * excess, axis=(0, 1))
     entropy = -jnp.sum(jnp.where(p > 0, p * log_p, 0), axis=(0, 1))
     log_k = jnp.log(jnp.asarray(num_candidates, losses.dtype))
-    mean_excess = excess @ share
+    mean_excess = jnp.matmul(excess, share, precision="highest")
     uniform_excess = jnp.mean(excess, axis=(0, 1))
     return empty_info(num_candidates, losses.dtype)._replace(
         expected_loss=clean_loss + jnp.sum(share * expected),
