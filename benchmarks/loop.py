@@ -50,6 +50,7 @@ def compile_program(experiment: Experiment, splits: Splits) -> Program:
             experiment.initial_spread,
         ),
         experiment.hidden,
+        experiment.channels,
     )
     examples = len(splits.train.labels)
     if examples < experiment.batch_size:

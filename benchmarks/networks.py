@@ -4,8 +4,9 @@ Section 4.1 names a three-layer feed-forward network for MNIST and a five-layer
 convolutional one with batch normalisation and ReLU for Fashion-MNIST and CIFAR-10.
 Widths, kernels and pooling are our choice: 784-128-64-10, and three 3×3 convolutions
 of 16, 32 and 64 channels, each followed by 2×2 max-pooling, before dense layers of 64
-and 10 units. Layer normalisation in place of batch normalisation makes a candidate's
-loss independent of the other examples' activations, which suits populations.
+and 10 units; a run may ask for others. Layer normalisation in place of batch
+normalisation makes a candidate's loss independent of the other examples' activations,
+which suits populations.
 """
 
 from __future__ import annotations
@@ -142,8 +143,11 @@ def build(
     name: str,
     kernel_init: nn.initializers.Initializer | None = None,
     hidden: tuple[int, ...] = (128, 64),
+    channels: tuple[int, ...] = (16, 32, 64),
 ) -> Network:
-    """The network called ``name``; ``hidden`` are the widths of an ``mlp``.
+    """The network called ``name``.
+
+    ``hidden`` are the widths of an ``mlp``, ``channels`` those of a ``cnn``.
 
     Kernels start as ``kernel_init`` says, by default Xavier-normal.
     """
@@ -151,7 +155,7 @@ def build(
     kernel_init = initialiser("xavier") if kernel_init is None else kernel_init
     convolutional = name.startswith("cnn")
     module: nn.Module = (
-        CNN((16, 32, 64), 64, layer_norm, kernel_init)
+        CNN(channels, 64, layer_norm, kernel_init)
         if convolutional
         else MLP(hidden, layer_norm, kernel_init)
     )

@@ -55,6 +55,8 @@ class Experiment:
     """Their standard deviation."""
     hidden: tuple[int, ...] = (128, 64)
     """Widths of the hidden layers of an mlp."""
+    channels: tuple[int, ...] = (16, 32, 64)
+    """Channels of the convolutions of a cnn."""
     shift: int = 0
     """Augmentation: shift by up to so many pixels."""
     flip: bool = False

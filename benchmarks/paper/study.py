@@ -16,7 +16,7 @@ from rich.console import Console
 
 from benchmarks import records, train
 from benchmarks.errors import UserError
-from benchmarks.paper.forms import CNN, FORMS, RECIPES
+from benchmarks.paper.forms import CNN, CNN_RECIPES, FORMS, MLP_RECIPES, network
 from benchmarks.settings import Command, Experiment, resolved
 
 ProfileName = Literal["smoke", "cpu", "full"]
@@ -45,7 +45,7 @@ class Protocol(NamedTuple):
 FULL = Protocol(100, 10)
 
 
-def protocol(profile: ProfileName, network: str, form: str) -> Protocol:
+def protocol(profile: ProfileName, dataset: str, form: str) -> Protocol:
     """What ``profile`` affords ``form``; more candidates per step afford less.
 
     ``cpu`` is for two cores: the paper's own protocol for gradients and node space on
@@ -55,12 +55,14 @@ def protocol(profile: ProfileName, network: str, form: str) -> Protocol:
         return FULL
     if profile == "smoke":
         return Protocol(2, 2, 640)
-    if network == "mlp":
+    if network(dataset) == "mlp":
         if form in ("faithful", "working"):
             return Protocol(5, 2)
         if form == "hybrid":
             return Protocol(10, 2)
-        return FULL._replace(seeds=3) if form in RECIPES else FULL
+        return FULL._replace(seeds=3) if form in MLP_RECIPES else FULL
+    if form in CNN_RECIPES:
+        return Protocol(8 if dataset == "fashion_mnist" else 15, 1)
     if form in ("faithful", "working", "hybrid"):
         return Protocol(1, 1, 2_000)
     return Protocol(5, 1, 10_000)
@@ -118,18 +120,17 @@ class Study:
 
         Nothing is held out: settings were chosen on a validation split before.
         """
-        network = "mlp" if dataset in ("mnist", "digits") else "cnn"
-        epochs, seeds, limit = protocol(self.profile, network, form)
+        epochs, seeds, limit = protocol(self.profile, dataset, form)
         settings: dict[str, Any] = {
             "dataset": dataset,
-            "network": network,
+            "network": network(dataset),
             "epochs": epochs,
             "seeds": seeds,
             "limit": limit,
             "validation": 0.0,
         }
         settings |= FORMS[form].settings
-        if network == "cnn":
+        if network(dataset) == "cnn":
             settings |= CNN.get(form, {})
         settings |= changes
         if self.profile == "smoke":
@@ -207,10 +208,14 @@ def rounded(values: Any) -> Any:
 
 
 def read_run(path: Path) -> Run:
-    """Reads what ``packed`` made."""
+    """Reads what ``packed`` made.
+
+    A setting that came after the run was made is at its default, which changes nothing.
+    """
     content = json.loads(path.read_text())
+    defaults = json.loads(json.dumps(dataclasses.asdict(Experiment())))
     return Run(
-        experiment=content["experiment"],
+        experiment=defaults | content["experiment"],
         curves={name: np.array(values) for name, values in content["curves"].items()},
         seconds_per_epoch=content["seconds_per_epoch"],
         sample_forwards=content["sample_forwards"],
