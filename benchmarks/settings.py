@@ -77,6 +77,11 @@ class Experiment:
                     f"--{name.replace('_', '-')} must be at least 1, got "
                     f"{getattr(self, name)}"
                 )
+        for name in ("hidden", "channels"):
+            if any(width < 1 for width in getattr(self, name)):
+                raise UserError(
+                    f"--{name} must be at least 1 each, got {getattr(self, name)}"
+                )
         for name in ("learning_rate", "sigma", "budget", "initial_spread"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):

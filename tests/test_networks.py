@@ -29,6 +29,12 @@ def test_cnn_has_five_layers():
     assert jax.tree.leaves(stats)
 
 
+def test_cnn_is_as_wide_as_asked():
+    _, _, params, _ = initial("cnn", channels=(2, 5))
+    shapes = {leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim > 1}
+    assert shapes == {(3, 3, 1, 2), (3, 3, 2, 5), (7 * 7 * 5, 64), (64, 10)}
+
+
 @pytest.mark.parametrize("name", networks.NAMES)
 @pytest.mark.parametrize("shape", [(3, 28, 28, 1), (3, 32, 32, 3), (3, 8, 8, 1)])
 def test_logits_are_finite_for_every_dataset(name, shape):

@@ -139,6 +139,20 @@ class TestStudy:
         with pytest.raises(UserError, match="other settings"):
             other.run("digits", "adam")
 
+    def test_a_run_older_than_a_setting_has_its_default(self, smoke, tmp_path):
+        smoke.run("digits", "adam")
+        content = json.loads((smoke.folder / "runs/digits-adam.json").read_text())
+        del content["experiment"]["channels"]
+        other = Study("smoke", tmp_path, tmp_path / "work", train=False)
+        (tmp_path / "smoke/runs").mkdir(parents=True)
+        path = tmp_path / "smoke/runs/digits-adam.json"
+        path.write_text(json.dumps(content))
+        assert other.run("digits", "adam").experiment["channels"] == [16, 32, 64]
+        content["experiment"]["channels"] = [8, 8, 8]
+        path.write_text(json.dumps(content))
+        with pytest.raises(UserError, match="other settings"):
+            other.run("digits", "adam")
+
     def test_missing_rows_say_what_they_take(self, tmp_path):
         empty = Study("cpu", tmp_path, tmp_path / "work", train=False)
         content = table1.measure(empty)
@@ -228,6 +242,16 @@ class TestVerdicts:
         content = {"rows": [row | {"accuracy": accuracy, "seconds": 1.0}]}
         (verdict,) = table2.section(content).verdicts
         assert verdict.word == word
+
+    def test_table2_makes_no_claim_for_the_paper(self):
+        row = {"form": "adam-wide", "protocol": "8 epochs", "loss": 0.1, "seconds": 1.0}
+        row |= {"dataset": "fashion_mnist", "accuracy": 93.0}
+        section = table2.section({"rows": [row]})
+        cells = [cell.strip() for cell in section.body.splitlines()[2].split("|")]
+        # The paper's accuracy, loss and seconds: it has no such row.
+        assert [cells[i] for i in (3, 5, 7)] == ["", "", ""]
+        assert cells[4] == "93.00"
+        assert not section.verdicts
 
     def test_table4_needs_a_significant_win(self):
         rng = np.random.default_rng(0)

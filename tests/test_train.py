@@ -274,6 +274,10 @@ def test_full_disk(small_disk, tmp_path, capsys):
         (("--optimizer", "sgd", "--sigma", "1"), "sgd has no candidates"),
         (("--batch-size", "9999"), "9999 is more than the 1294 training examples"),
         (("--checkpoint-every", "0"), "--checkpoint-every must be at least 1"),
+        (
+            ("--network", "cnn", "--channels", "4", "4", "4", "4"),
+            "(4, 4, 4, 4) is too many convolutions: each halves the image, whose side",
+        ),
     ],
 )
 def test_numbers_that_do_not_fit(args, message, tmp_path, capsys):
@@ -289,6 +293,7 @@ def test_numbers_that_do_not_fit(args, message, tmp_path, capsys):
         (("--zoom", "1"), r"--zoom must be in \[0, 1\), got 1.0"),
         (("--rotate", "-3"), "--rotate must be at least 0, got -3.0"),
         (("--without", "kl"), "--without is for qiaso-paper, got adam"),
+        (("--channels", "8", "0"), r"--channels must be at least 1 each, got \(8, 0\)"),
     ],
 )
 def test_settings_that_do_not_fit(args, message):
