@@ -120,6 +120,6 @@ and node space, of 100 for the hybrid and the printed algorithm, whose steps cos
 Two settings of node space had more attention than any baseline: the row "512-256,
 augmented", sought at length on a validation split, and the CNN, set by hand after a few
 trials. The rows "64-128-256, augmented" were set beforehand, at the tuned rates; their
-two candidates are what two cores afford on all examples, and their seconds are of one
-core, with another run beside it.
+two candidates are what two cores afford on all examples, and in the `cpu` profile their
+seconds are of one core, with another run beside it.
 """
