@@ -141,11 +141,12 @@ class Checkpoints:
         return target
 
     def _require_space(self, state: Any) -> None:
-        # Beforehand: a write that fails halfway prints one traceback per array.
+        # Beforehand: a write that fails halfway prints one traceback per array. What is
+        # still being written takes its space first (orbax would wait for it too).
+        self.finish()
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + OVERHEAD
         free = shutil.disk_usage(self.folder).free
         if free < needed:
-            self.finish()
             raise self._failure(
                 OSError(f"no space left on device: {needed:,} bytes, {free:,} free")
             )

@@ -134,6 +134,18 @@ def test_too_little_space(folder, monkeypatch):
     assert restored(folder)[0][0] == 3
 
 
+def test_space_is_measured_when_nothing_is_being_written(folder, monkeypatch):
+    with Checkpoints(folder, EXPERIMENT) as saved:
+        usage, finish, order = shutil.disk_usage, saved.finish, []
+        monkeypatch.setattr(saved, "finish", lambda: (order.append("wait"), finish()))
+        monkeypatch.setattr(
+            shutil, "disk_usage", lambda path: (order.append("measure"), usage(path))[1]
+        )
+        saved.save(4, state(4))
+        saved.save(5, state(5))
+    assert order == ["wait", "measure"] * 2
+
+
 def test_failure_of_the_writer_is_one_sentence(folder, monkeypatch):
     with Checkpoints(folder, EXPERIMENT) as saved:
 
