@@ -58,12 +58,6 @@ def compile_program(experiment: Experiment, splits: Splits) -> Program:
             f"--batch-size {experiment.batch_size} is more than the {examples} "
             "training examples"
         )
-    side = min(splits.train.images.shape[1:3])
-    if network.convolutional and side >> len(experiment.channels) == 0:
-        raise UserError(
-            f"--channels {experiment.channels} is too many convolutions: each halves "
-            f"the image, whose side is {side}"
-        )
     image = pipeline.standardise(splits.train.images[:1], splits.mean, splits.std)
     params, batch_stats = jax.eval_shape(network.init, jax.random.key(0), image)
     batch_norm = bool(jax.tree.leaves(batch_stats))

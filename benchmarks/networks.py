@@ -6,7 +6,8 @@ Widths, kernels and pooling are our choice: 784-128-64-10, and three 3×3 convol
 of 16, 32 and 64 channels, each followed by 2×2 max-pooling, before dense layers of 64
 and 10 units; a run may ask for others. Layer normalisation in place of batch
 normalisation makes a candidate's loss independent of the other examples' activations,
-which suits populations.
+which suits populations. ``cnn-global`` has the five layers in another order: all
+convolutions but one dense layer, on each channel's maximum over the image.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import jax.numpy as jnp
 import optax
 
 from benchmarks.data import CLASSES
+from benchmarks.errors import UserError
 
-NetworkName = Literal["mlp", "mlp-layernorm", "cnn", "cnn-layernorm"]
+NetworkName = Literal["mlp", "mlp-layernorm", "cnn", "cnn-layernorm", "cnn-global"]
 NAMES: tuple[str, ...] = get_args(NetworkName)
 InitName = Literal["xavier", "he", "gaussian"]
 
@@ -91,9 +93,19 @@ class Convolution(nn.Module):
 def max_pool(x: jax.Array) -> jax.Array:
     """The maximum over 2×2 windows; an odd last row or column is left out."""
     batch, height, width, channels = x.shape
+    if min(height, width) < 2:
+        raise UserError(
+            "--channels names too many convolutions: each halves the image, and one "
+            f"was left with {height}x{width} pixels"
+        )
     height, width = height // 2, width // 2
     x = x[:, : 2 * height, : 2 * width]
     return x.reshape(batch, height, 2, width, 2, channels).max(axis=(2, 4))
+
+
+def batch_norm(x: jax.Array, train: bool) -> jax.Array:
+    """A batch normalisation of the module that calls this."""
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
 
 
 class CNN(nn.Module):
@@ -109,7 +121,7 @@ class CNN(nn.Module):
         def normalised(x: jax.Array) -> jax.Array:
             if self.layer_norm:
                 return nn.LayerNorm()(x)
-            return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+            return batch_norm(x, train)
 
         for channels in self.channels:
             x = Convolution(channels, self.kernel_init)(x)
@@ -118,6 +130,22 @@ class CNN(nn.Module):
         x = x.reshape(len(x), -1)
         x = nn.Dense(self.width, use_bias=False, kernel_init=self.kernel_init)(x)
         x = nn.relu(normalised(x))
+        return nn.Dense(CLASSES, kernel_init=self.kernel_init)(x)
+
+
+class GlobalCNN(nn.Module):
+    """As ``CNN``, with the last pooling over the whole image, and one dense layer."""
+
+    channels: tuple[int, ...]
+    kernel_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        for channels in self.channels[:-1]:
+            x = max_pool(Convolution(channels, self.kernel_init)(x))
+            x = nn.relu(batch_norm(x, train))
+        x = Convolution(self.channels[-1], self.kernel_init)(x)
+        x = nn.relu(batch_norm(x, train)).max(axis=(1, 2))
         return nn.Dense(CLASSES, kernel_init=self.kernel_init)(x)
 
 
@@ -149,16 +177,19 @@ def build(
 
     ``hidden`` are the widths of an ``mlp``, ``channels`` those of a ``cnn``.
 
-    Kernels start as ``kernel_init`` says, by default Xavier-normal.
+    Kernels start as ``kernel_init`` says, by default Xavier-normal. ``init`` raises
+    ``UserError`` for an image that is too small for so many convolutions.
     """
     layer_norm = name.endswith("-layernorm")
     kernel_init = initialiser("xavier") if kernel_init is None else kernel_init
     convolutional = name.startswith("cnn")
-    module: nn.Module = (
-        CNN(channels, 64, layer_norm, kernel_init)
-        if convolutional
-        else MLP(hidden, layer_norm, kernel_init)
-    )
+    module: nn.Module
+    if name == "cnn-global":
+        module = GlobalCNN(channels, kernel_init)
+    elif convolutional:
+        module = CNN(channels, 64, layer_norm, kernel_init)
+    else:
+        module = MLP(hidden, layer_norm, kernel_init)
 
     def init(key: jax.Array, images: jax.Array) -> tuple[Params, BatchStats]:
         variables = module.init(key, images, False)

@@ -56,7 +56,8 @@ class Experiment:
     hidden: tuple[int, ...] = (128, 64)
     """Widths of the hidden layers of an mlp."""
     channels: tuple[int, ...] = (16, 32, 64)
-    """Channels of the convolutions of a cnn."""
+    """Channels of the convolutions of a cnn; each but the last of cnn-global halves the
+    image."""
     shift: int = 0
     """Augmentation: shift by up to so many pixels."""
     flip: bool = False

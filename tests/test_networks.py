@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import networks
+from benchmarks.errors import UserError
 
 
 def count(tree):
@@ -22,8 +23,11 @@ def test_mlp_has_the_stated_size():
     assert not jax.tree.leaves(stats)
 
 
-def test_cnn_has_five_layers():
-    _, _, params, stats = initial("cnn")
+@pytest.mark.parametrize(
+    ("name", "channels"), [("cnn", (16, 32, 64)), ("cnn-global", (4, 8, 16, 32))]
+)
+def test_cnn_has_five_layers(name, channels):
+    _, _, params, stats = initial(name, channels=channels)
     kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
     assert len(kernels) == 5
     assert jax.tree.leaves(stats)
@@ -33,6 +37,27 @@ def test_cnn_is_as_wide_as_asked():
     _, _, params, _ = initial("cnn", channels=(2, 5))
     shapes = {leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim > 1}
     assert shapes == {(3, 3, 1, 2), (3, 3, 2, 5), (7 * 7 * 5, 64), (64, 10)}
+
+
+def test_global_cnn_does_not_see_translations():
+    network, images, params, stats = initial("cnn-global", channels=(3, 5))
+    shapes = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
+    assert sorted(shapes) == [(3, 3, 1, 3), (3, 3, 3, 5), (5, 10)]
+    # Far from the border, moved by whole poolings.
+    image = jnp.zeros((1, 28, 28, 1)).at[:, 8:16, 8:16].set(images[:1, 8:16, 8:16])
+    here, _ = network.apply(params, stats, image, False)
+    there, _ = network.apply(params, stats, jnp.roll(image, (2, -4), (1, 2)), False)
+    np.testing.assert_allclose(here, there, atol=1e-6)
+    assert np.abs(here - network.apply(params, stats, image * 0, False)[0]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("cnn", 3), ("cnn-layernorm", 3), ("cnn-global", 4)]
+)
+def test_too_many_convolutions(name, most):
+    initial(name, (2, 8, 9, 1), channels=(2,) * most)
+    with pytest.raises(UserError, match=r"--channels .* left with 1x1 pixels"):
+        initial(name, (2, 8, 9, 1), channels=(2,) * (most + 1))
 
 
 @pytest.mark.parametrize("name", networks.NAMES)

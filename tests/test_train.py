@@ -276,7 +276,7 @@ def test_full_disk(small_disk, tmp_path, capsys):
         (("--checkpoint-every", "0"), "--checkpoint-every must be at least 1"),
         (
             ("--network", "cnn", "--channels", "4", "4", "4", "4"),
-            "(4, 4, 4, 4) is too many convolutions: each halves the image, whose side",
+            "--channels names too many convolutions: each halves the image, and one",
         ),
     ],
 )
