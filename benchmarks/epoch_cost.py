@@ -3,8 +3,8 @@
 The optimizers take turns within one process, so that whatever else the machine does
 strikes all of them; the ratio is between medians.
 
-An optimizer is given by its name, and node-qiaso also with a fraction of its own for
-``--examples``: ``--optimizers adam node-qiaso:examples=0.25 node-qiaso:examples=1``.
+An optimizer is given by its name, node-qiaso and hybrid also with a fraction of their
+own for ``--examples``: ``--optimizers adam node-qiaso:examples=0.25 node-qiaso``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Command:
     """Times epochs of several optimizers in turns; the first is the unit."""
 
     optimizers: tuple[str, ...] = ("adam", "hybrid")
-    """Each a name of benchmarks.train, or node-qiaso:examples=FRACTION."""
+    """Each a name of benchmarks.train; node-qiaso and hybrid may have
+    :examples=FRACTION after them."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=lambda: Experiment(limit=12_800)
     )
@@ -71,10 +72,10 @@ def experiments(command: Command) -> dict[str, Experiment]:
 
 def _fraction(name: str, option: str, entry: str) -> float:
     key, _, text = option.partition("=")
-    if name != "node-qiaso" or key != "examples":
+    if name not in ("node-qiaso", "hybrid") or key != "examples":
         raise UserError(
-            "--optimizers takes one option, node-qiaso:examples=FRACTION, "
-            f"got {entry!r}"
+            "--optimizers takes one option, :examples=FRACTION after node-qiaso or "
+            f"hybrid, got {entry!r}"
         )
     try:
         return float(text)

@@ -24,6 +24,7 @@ class Setting(NamedTuple):
     examples: float
     steps_per_epoch: int
     total_steps: int
+    label_smoothing: float = 0.0
     without: Ablation | None = None
     candidate_batch_size: int | None = None
 
@@ -65,18 +66,20 @@ class Objective(NamedTuple):
     """Cross-entropy of a network in training mode, from its ``apply``."""
 
     apply: Callable[[Any, Any, jax.Array, bool], tuple[jax.Array, Any]]
+    label_smoothing: float = 0.0
 
     def losses(self, params: Any, batch_stats: Any, batch: Batch) -> jax.Array:
         """One loss per example, shape ``[B]``."""
         logits, _ = self.apply(params, batch_stats, batch.images, True)
-        return cross_entropy(logits, batch.labels)
+        return cross_entropy(logits, batch.labels, self.label_smoothing)
 
     def loss_and_stats(
         self, params: Any, batch_stats: Any, batch: Batch
     ) -> tuple[jax.Array, Any]:
         """The mean loss of a minibatch, and the batch statistics it leaves."""
         logits, batch_stats = self.apply(params, batch_stats, batch.images, True)
-        return jnp.mean(cross_entropy(logits, batch.labels)), batch_stats
+        losses = cross_entropy(logits, batch.labels, self.label_smoothing)
+        return jnp.mean(losses), batch_stats
 
     def loss(self, params: Any, batch_stats: Any, batch: Batch) -> jax.Array:
         """The mean loss alone: a candidate leaves no trace in the statistics."""

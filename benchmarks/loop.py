@@ -13,7 +13,7 @@ from benchmarks import networks, optimizers, pipeline
 from benchmarks.errors import UserError
 from benchmarks.interface import Setting, State
 from benchmarks.pipeline import Arrays, Splits
-from benchmarks.settings import Experiment
+from benchmarks.settings import Experiment, resolved
 
 EVALUATION_CHUNK = 500
 
@@ -42,6 +42,7 @@ def compile_program(experiment: Experiment, splits: Splits) -> Program:
     Raises:
       UserError: The experiment's numbers do not fit the data, network or optimizer.
     """
+    experiment = resolved(experiment)
     network = networks.build(
         experiment.network,
         networks.initialiser(
@@ -141,9 +142,10 @@ def _setting(
         num_candidates=1
         if experiment.without == "superposition"
         else experiment.candidates,
-        examples=experiment.examples,
+        examples=experiment.examples or 1.0,
         steps_per_epoch=steps_per_epoch,
         total_steps=0,
+        label_smoothing=experiment.label_smoothing,
         without=experiment.without,
     )
     cost = optimizers.sample_forwards(experiment.optimizer, setting, batch_norm)

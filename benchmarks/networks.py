@@ -207,9 +207,17 @@ def build(
     return Network(init, apply, convolutional)
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """−log softmax of the true class, one number per example, shape ``[B]``."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+def cross_entropy(
+    logits: jax.Array, labels: jax.Array, smoothing: float = 0.0
+) -> jax.Array:
+    """−log softmax of the true class, one number per example, shape ``[B]``.
+
+    With ``smoothing``, a share of so much is its mean over all classes instead.
+    """
+    if not smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, CLASSES), smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
 
 
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:

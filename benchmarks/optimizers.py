@@ -8,6 +8,7 @@ products where a forward pass has one; so a gradient step costs 3 per example.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -60,7 +61,8 @@ def build(
         # All candidates' activations at once leave the cache, and need gigabytes.
         batch_size = 1
     setting = setting._replace(candidate_batch_size=batch_size)
-    return REGISTRY[name].make(Objective(network.apply), setting, params_shape)
+    objective = Objective(network.apply, setting.label_smoothing)
+    return REGISTRY[name].make(objective, setting, params_shape)
 
 
 def sample_forwards(name: str, setting: Setting, batch_norm: bool) -> float:
@@ -160,18 +162,36 @@ def _hybrid(setting: Setting, key: jax.Array) -> optax.GradientTransformation:
     def sigma(step: Any) -> Any:
         return HYBRID_SIGMA * setting.learning_rate(step) + 1e-8
 
+    # As many candidates at a time as see one minibatch's number of examples.
+    at_a_time = setting.candidate_batch_size
+    if at_a_time is not None:
+        at_a_time = int(at_a_time / setting.examples)
+        at_a_time = at_a_time if at_a_time < setting.num_candidates else None
     return optax.chain(
         optax.adam(setting.learning_rate),
         qiaso_jax.qiaso(
             setting.num_candidates,
             sigma,
-            candidate_batch_size=setting.candidate_batch_size,
+            candidate_batch_size=at_a_time,
             key=key,
         ),
     )
 
 
 HYBRID_SIGMA = 0.1
+
+
+def _loss_of_the_first(
+    objective: Objective, setting: Setting
+) -> Callable[[Any, Any, Batch], jax.Array]:
+    """The mean loss of a minibatch's first, as many as ``setting.examples`` says."""
+
+    def loss(params: Any, batch_stats: Any, batch: Batch) -> jax.Array:
+        size = math.ceil(setting.examples * len(batch.labels))
+        first = jax.tree.map(lambda x: x[:size], batch)
+        return objective.loss(params, batch_stats, first)
+
+    return loss
 
 
 def _node(setting: Setting, key: jax.Array) -> optax.GradientTransformation:
@@ -268,7 +288,10 @@ REGISTRY: dict[str, Entry] = {
         sample_forwards=_node_sample_forwards,
     ),
     "hybrid": _gradient(_hybrid, _MIDDLE)._replace(
+        make=lambda objective, setting, _: _from_optax(
+            _hybrid, objective, setting, True, _loss_of_the_first(objective, setting)
+        ),
         has_candidates=True,
-        sample_forwards=lambda setting: GRADIENT + setting.num_candidates,
+        sample_forwards=lambda s: GRADIENT + s.num_candidates * s.examples,
     ),
 }

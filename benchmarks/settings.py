@@ -42,8 +42,9 @@ class Experiment:
     optimizers that have no learning rate."""
     candidates: int = 30
     """Candidates of population methods."""
-    examples: float = 0.25
-    """Fraction of a minibatch that node-qiaso evaluates candidates for."""
+    examples: float | None = None
+    """Fraction of a minibatch that candidates are evaluated on, by node-qiaso and the
+    hybrid. Default: 0.25, and all for the hybrid."""
     budget: float | None = None
     """Sample-forwards per seed: cuts the epochs to what they pay for."""
     without: Ablation | None = None
@@ -66,6 +67,9 @@ class Experiment:
     """Augmentation: turn by up to so many degrees."""
     zoom: float = 0.0
     """Augmentation: scale height and width by up to so much of them."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread evenly over all classes, in the loss that is
+    trained on; losses on the validation and the test split are without it."""
     validation: float = 0.1
     """Fraction of the training set that is set aside for validation."""
     limit: int | None = None
@@ -89,7 +93,7 @@ class Experiment:
                 raise UserError(
                     f"--{name.replace('_', '-')} must be positive, got {value}"
                 )
-        if not 0 < self.examples <= 1:
+        if self.examples is not None and not 0 < self.examples <= 1:
             raise UserError(
                 f"--examples must be above 0 and at most 1, got {self.examples}"
             )
@@ -100,8 +104,12 @@ class Experiment:
                 raise UserError(
                     f"--{name} must be at least 0, got {getattr(self, name)}"
                 )
-        if not 0 <= self.zoom < 1:
-            raise UserError(f"--zoom must be in [0, 1), got {self.zoom}")
+        for name in ("zoom", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"--{name.replace('_', '-')} must be in [0, 1), "
+                    f"got {getattr(self, name)}"
+                )
         even = ("open-es", "pgpe", "node-qiaso")
         if self.optimizer in even and self.candidates % 2:
             raise UserError(
@@ -151,7 +159,7 @@ def tuned_value(optimizer: str) -> float:
 
 
 def resolved(experiment: Experiment) -> Experiment:
-    """``experiment`` with the defaults of learning rate and sigma filled in."""
+    """``experiment`` with the defaults that the optimizer decides filled in."""
     name = experiment.optimizer
     entry = REGISTRY[name]
     sigma, learning_rate = experiment.sigma, experiment.learning_rate
@@ -167,4 +175,9 @@ def resolved(experiment: Experiment) -> Experiment:
             raise UserError(f"{name} has no candidates, and so no --sigma")
         if entry.has_candidates and sigma is None:
             sigma = DEFAULT_SIGMA
-    return dataclasses.replace(experiment, sigma=sigma, learning_rate=learning_rate)
+    examples = experiment.examples
+    if examples is None:
+        examples = 1.0 if name == "hybrid" else 0.25
+    return dataclasses.replace(
+        experiment, sigma=sigma, learning_rate=learning_rate, examples=examples
+    )

@@ -3,6 +3,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 
 from benchmarks import data, networks, pipeline
 from benchmarks.loop import compile_program
@@ -80,6 +81,23 @@ def test_augmentation_changes_what_is_seen(program, splits):
     _, plain_loss = program.epoch(program.state, 1)
     _, shifted_loss = shifted.epoch(program.state, 1)
     assert np.all(plain_loss < shifted_loss)
+
+
+def test_label_smoothing_is_of_the_training_loss_alone(program, splits):
+    smoothed = compile_program(
+        dataclasses.replace(EXPERIMENT, label_smoothing=0.5, epochs=20), splits
+    )
+    expected = program.evaluate(program.state)
+    jax.tree.map(
+        np.testing.assert_array_equal, smoothed.evaluate(smoothed.state), expected
+    )
+    # Of ten classes at best 0.55 · log(1 / 0.55) + 9 · 0.05 · log(1 / 0.05).
+    least = scipy.stats.entropy([0.55] + [0.05] * 9)
+    state = smoothed.state
+    for number in range(1, 21):
+        state, loss = smoothed.epoch(state, number)
+    assert (np.asarray(loss) > least).all()
+    assert (np.asarray(smoothed.evaluate(state)["test_loss"]) < least).all()
 
 
 def test_cnn_population_refreshes_batch_statistics(splits):

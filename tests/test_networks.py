@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 from benchmarks import networks
 from benchmarks.errors import UserError
@@ -127,6 +128,15 @@ def test_losses_and_hits():
         networks.cross_entropy(logits, labels), expected, rtol=1e-6
     )
     np.testing.assert_array_equal(networks.correct(logits, labels), [False, True])
+
+
+def test_smoothed_cross_entropy():
+    logits = jax.random.normal(jax.random.key(0), (7, 10))
+    labels = np.arange(7)
+    log_p = scipy.special.log_softmax(np.asarray(logits, np.float64), axis=1)
+    expected = -0.9 * log_p[np.arange(7), labels] - 0.1 * log_p.mean(axis=1)
+    actual = networks.cross_entropy(logits, jnp.asarray(labels), 0.1)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 def test_gaussian_initialisation_has_its_mean_and_spread():

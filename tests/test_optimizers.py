@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.special
 
 from benchmarks import evolution, networks, optimizers
 from benchmarks.errors import UserError
@@ -72,13 +73,41 @@ def test_sample_forwards_are_what_is_evaluated(name, batch_norm):
     [
         ("sgd", 3),
         ("sophia", 3.6),
-        ("hybrid", 3 + 6),
+        ("hybrid", 3 + 0.5 * 6),
         ("snes", 6),
         ("node-qiaso", 1 + 0.5 * (1 + 6)),
     ],
 )
 def test_sample_forwards_by_hand(name, cost):
     assert optimizers.sample_forwards(name, SETTING, False) == pytest.approx(cost)
+
+
+@pytest.mark.parametrize("name", ["sgd", "qiaso", "hybrid"])
+def test_training_loss_is_smoothed(name):
+    network = counting([])
+    setting = SETTING._replace(label_smoothing=0.2, sigma=1e-6)
+    shape = jax.eval_shape(network.init, None, None)[0]
+    optimizer = optimizers.build(name, network, setting, shape)
+    bias = jnp.linspace(0.0, 3.0, 10)
+    state = first_state(optimizer, network)._replace(params={"bias": bias})
+    log_p = scipy.special.log_softmax(np.linspace(0, 3, 10))
+    expected = -np.mean([0.8 * log_p[label] + 0.2 * log_p.mean() for label in range(3)])
+    assert float(optimizer.step(state, BATCH)[1]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("examples", [0.4, 1.0])
+def test_hybrid_evaluates_candidates_on_so_many_examples(examples):
+    calls = []
+    network = counting(calls)
+    setting = SETTING._replace(examples=examples)
+    shape = jax.eval_shape(network.init, None, None)[0]
+    optimizer = optimizers.build("hybrid", network, setting, shape)
+    state = first_state(optimizer, network)
+    batch = Batch(jnp.ones((10, 2, 2, 1)), jnp.arange(10))
+    jax.block_until_ready(jax.jit(optimizer.step)(state, batch))
+    jax.effects_barrier()
+    # One forward pass with a backward one, and six candidates.
+    assert sum(calls) == 10 + 6 * 10 * examples
 
 
 def test_without_a_selection_one_clean_pass_is_enough():

@@ -16,7 +16,14 @@ from rich.console import Console
 
 from benchmarks import records, train
 from benchmarks.errors import UserError
-from benchmarks.paper.forms import CNN, CNN_RECIPES, FORMS, MLP_RECIPES, network
+from benchmarks.paper.forms import (
+    CIFAR10_RECIPES,
+    CNN,
+    CNN_RECIPES,
+    FORMS,
+    MLP_RECIPES,
+    network,
+)
 from benchmarks.settings import Command, Experiment, resolved
 
 ProfileName = Literal["smoke", "cpu", "full"]
@@ -61,6 +68,8 @@ def protocol(profile: ProfileName, dataset: str, form: str) -> Protocol:
         if form == "hybrid":
             return Protocol(10, 2)
         return FULL._replace(seeds=3) if form in MLP_RECIPES else FULL
+    if form in CIFAR10_RECIPES:
+        return Protocol(30, 1)
     if form in CNN_RECIPES:
         return Protocol(8 if dataset == "fashion_mnist" else 15, 1)
     if form in ("faithful", "working", "hybrid"):
