@@ -87,6 +87,8 @@ class Experiment:
                 raise UserError(
                     f"--{name} must be at least 1 each, got {getattr(self, name)}"
                 )
+        if not self.channels:
+            raise UserError("--channels must name at least one convolution, got none")
         for name in ("learning_rate", "sigma", "budget", "initial_spread"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):

@@ -9,7 +9,13 @@ from benchmarks.settings import Experiment
 DIGITS = Experiment(
     dataset="digits", hidden=(8,), batch_size=64, candidates=4, validation=0, limit=140
 )
-ENTRIES = ("adam", "node-qiaso", "node-qiaso:examples=1")
+ENTRIES = (
+    "adam",
+    "node-qiaso",
+    "node-qiaso:examples=1",
+    "hybrid",
+    "hybrid:examples=0.25",
+)
 
 
 def command(*optimizers, **settings):
@@ -34,9 +40,11 @@ def test_every_entry_is_timed_at_the_same_batch_size(tmp_path):
     assert report["adam"]["ratio"] == report["adam"]["cpu_ratio"] == 1
     # A clean pass of all, another of those drawn, and their four candidates.
     cost = {entry: row["sample_forwards"] / 128 for entry, row in report.items()}
-    assert [cost[entry] for entry in ENTRIES] == [3, 1 + 5 / 4, 1 + 4]
+    # The hybrid sees a gradient, and its candidates all examples or a quarter.
+    expected = [3, 1 + 5 / 4, 1 + 4, 3 + 4, 3 + 1]
+    assert [cost[entry] for entry in ENTRIES] == expected
     settings = [report[entry]["experiment"] for entry in ENTRIES]
-    assert [each["examples"] for each in settings] == [0.25, 0.25, 1.0]
+    assert [each["examples"] for each in settings] == [0.25, 0.25, 1, 1, 0.25]
     assert all(each["batch_size"] == 64 for each in settings)
 
 

@@ -294,6 +294,7 @@ def test_numbers_that_do_not_fit(args, message, tmp_path, capsys):
         (("--label-smoothing", "1"), r"--label-smoothing must be in \[0, 1\), got 1.0"),
         (("--rotate", "-3"), "--rotate must be at least 0, got -3.0"),
         (("--without", "kl"), "--without is for qiaso-paper, got adam"),
+        (("--channels",), "--channels must name at least one convolution, got none"),
         (("--channels", "8", "0"), r"--channels must be at least 1 each, got \(8, 0\)"),
     ],
 )
