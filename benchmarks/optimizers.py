@@ -8,6 +8,7 @@ products where a forward pass has one; so a gradient step costs 3 per example.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
@@ -17,13 +18,14 @@ import optax
 
 import qiaso_jax
 from benchmarks import evolution
+from benchmarks.data import CLASSES
 from benchmarks.interface import Objective, Optimizer, Setting, State
 from benchmarks.networks import Batch, Network
 
 OptimizerName = Literal[
-    "sgd", "momentum", "adam", "nadam", "rmsprop", "adamw", "lion", "sophia",
+    "sgd", "momentum", "adam", "nadam", "rmsprop", "adamw", "lion", "sophia", "muon",
     "cma-es", "sep-cma-es", "open-es", "snes", "pgpe",
-    "qiaso-paper", "qiaso", "node-qiaso", "hybrid",
+    "qiaso-paper", "qiaso", "node-qiaso", "hybrid", "hybrid-muon",
 ]  # fmt: skip
 NAMES: tuple[str, ...] = get_args(OptimizerName)
 
@@ -156,11 +158,43 @@ def _working(setting: Setting, key: jax.Array) -> optax.GradientTransformation:
     )
 
 
-def _hybrid(setting: Setting, key: jax.Array) -> optax.GradientTransformation:
+def _muon(setting: Setting, _: Any) -> optax.GradientTransformation:
+    def nadam_rate(step: Any) -> Any:
+        return MUON_ADAM * setting.learning_rate(step)
+
+    return optax.contrib.muon(
+        setting.learning_rate,
+        weight_decay=MUON_WEIGHT_DECAY,
+        adam_learning_rate=nadam_rate,
+        muon_weight_dimension_numbers=_hidden_kernels,
+    )
+
+
+MUON_ADAM = 0.1
+"""Nadam's rate, for what is not a hidden layer's kernel, in units of Muon's."""
+MUON_WEIGHT_DECAY = 0.03
+
+
+def _hidden_kernels(params: Any) -> Any:
+    """The axes of each hidden layer's kernel as a matrix, None for other leaves."""
+
+    def axes(leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
+        if leaf.ndim < 2 or leaf.shape[-1] == CLASSES:
+            return None
+        return optax.contrib.MuonDimensionNumbers(
+            tuple(range(leaf.ndim - 1)), leaf.ndim - 1
+        )
+
+    return jax.tree.map(axes, params)
+
+
+def _hybrid(
+    gradient: MakeTransformation, spread: float, setting: Setting, key: jax.Array
+) -> optax.GradientTransformation:
     # The displacement of a step is about sigma / sqrt(K) per weight, mostly noise. It
-    # has to be small beside Adam's step, the learning rate, and to end with it.
+    # has to be small beside the gradient's step, and to end with it.
     def sigma(step: Any) -> Any:
-        return HYBRID_SIGMA * setting.learning_rate(step) + 1e-8
+        return spread * setting.learning_rate(step) + 1e-8
 
     # As many candidates at a time as see one minibatch's number of examples.
     at_a_time = setting.candidate_batch_size
@@ -168,7 +202,7 @@ def _hybrid(setting: Setting, key: jax.Array) -> optax.GradientTransformation:
         at_a_time = int(at_a_time / setting.examples)
         at_a_time = at_a_time if at_a_time < setting.num_candidates else None
     return optax.chain(
-        optax.adam(setting.learning_rate),
+        gradient(setting, key),
         qiaso_jax.qiaso(
             setting.num_candidates,
             sigma,
@@ -178,7 +212,14 @@ def _hybrid(setting: Setting, key: jax.Array) -> optax.GradientTransformation:
     )
 
 
-HYBRID_SIGMA = 0.1
+def _adam(setting: Setting, _: Any) -> optax.GradientTransformation:
+    return optax.adam(setting.learning_rate)
+
+
+# Adam moves a weight by the learning rate, Muon by a fiftieth of it where 2,304 numbers
+# enter a layer.
+_HYBRID_ADAM = functools.partial(_hybrid, _adam, 0.1)
+_HYBRID_MUON = functools.partial(_hybrid, _muon, 0.002)
 
 
 def _loss_of_the_first(
@@ -246,8 +287,19 @@ def _evolution(
     )
 
 
+def _hybrid_entry(make: MakeTransformation, grid: tuple[float, ...]) -> Entry:
+    return _gradient(make, grid)._replace(
+        make=lambda objective, setting, _: _from_optax(
+            make, objective, setting, True, _loss_of_the_first(objective, setting)
+        ),
+        has_candidates=True,
+        sample_forwards=lambda s: GRADIENT + s.num_candidates * s.examples,
+    )
+
+
 _SMALL = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 _MIDDLE = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+_MUON = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 _LARGE = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 _SIGMAS = (3e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 
@@ -257,7 +309,7 @@ REGISTRY: dict[str, Entry] = {
         lambda s, _: optax.sgd(s.learning_rate, momentum=0.9),
         (3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
     ),
-    "adam": _gradient(lambda s, _: optax.adam(s.learning_rate), _MIDDLE),
+    "adam": _gradient(_adam, _MIDDLE),
     "nadam": _gradient(lambda s, _: optax.nadam(s.learning_rate), _MIDDLE),
     "rmsprop": _gradient(lambda s, _: optax.rmsprop(s.learning_rate), _MIDDLE),
     "adamw": _gradient(lambda s, _: optax.adamw(s.learning_rate), _MIDDLE),
@@ -274,6 +326,7 @@ REGISTRY: dict[str, Entry] = {
         _SMALL,
         SOPHIA,
     ),
+    "muon": _gradient(_muon, _MUON),
     "cma-es": _evolution(evolution.cma_es, "sigma", _SIGMAS),
     "sep-cma-es": _evolution(evolution.sep_cma_es, "sigma", _SIGMAS),
     "open-es": _evolution(evolution.open_es, "learning_rate", _MIDDLE),
@@ -287,11 +340,6 @@ REGISTRY: dict[str, Entry] = {
         ),
         sample_forwards=_node_sample_forwards,
     ),
-    "hybrid": _gradient(_hybrid, _MIDDLE)._replace(
-        make=lambda objective, setting, _: _from_optax(
-            _hybrid, objective, setting, True, _loss_of_the_first(objective, setting)
-        ),
-        has_candidates=True,
-        sample_forwards=lambda s: GRADIENT + s.num_candidates * s.examples,
-    ),
+    "hybrid": _hybrid_entry(_HYBRID_ADAM, _MIDDLE),
+    "hybrid-muon": _hybrid_entry(_HYBRID_MUON, _MUON),
 }

@@ -44,7 +44,7 @@ class Experiment:
     """Candidates of population methods."""
     examples: float | None = None
     """Fraction of a minibatch that candidates are evaluated on, by node-qiaso and the
-    hybrid. Default: 0.25, and all for the hybrid."""
+    hybrids. Default: 0.25, and all for the hybrids."""
     budget: float | None = None
     """Sample-forwards per seed: cuts the epochs to what they pay for."""
     without: Ablation | None = None
@@ -179,7 +179,7 @@ def resolved(experiment: Experiment) -> Experiment:
             sigma = DEFAULT_SIGMA
     examples = experiment.examples
     if examples is None:
-        examples = 1.0 if name == "hybrid" else 0.25
+        examples = 1.0 if name.startswith("hybrid") else 0.25
     return dataclasses.replace(
         experiment, sigma=sigma, learning_rate=learning_rate, examples=examples
     )

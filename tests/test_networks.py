@@ -40,15 +40,16 @@ def test_cnn_is_as_wide_as_asked():
     assert shapes == {(3, 3, 1, 2), (3, 3, 2, 5), (7 * 7 * 5, 64), (64, 10)}
 
 
+def convolution(x, kernel):
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=dimensions
+    )
+
+
 def test_global_cnn_by_xlas_layers():
     network, images, params, stats = initial("cnn-global", channels=(3, 5))
     actual, _ = network.apply(params, stats, images, False)
-
-    def layer(x, kernel):
-        dimensions = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=dimensions
-        )
 
     def pooled(x, size):
         window = (1, size, size, 1)
@@ -56,8 +57,8 @@ def test_global_cnn_by_xlas_layers():
 
     # Batch normalisation starts with the statistics 0 and 1, and epsilon 1e-5.
     scale = 1 / np.sqrt(1 + 1e-5)
-    x = pooled(layer(images, params["Convolution_0"]["kernel"]), 2)
-    x = layer(jnp.maximum(x * scale, 0), params["Convolution_1"]["kernel"])
+    x = pooled(convolution(images, params["Convolution_0"]["kernel"]), 2)
+    x = convolution(jnp.maximum(x * scale, 0), params["Convolution_1"]["kernel"])
     x = pooled(jnp.maximum(x * scale, 0), 14)[:, 0, 0]
     expected = x @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"][None]
     np.testing.assert_allclose(actual, expected, atol=1e-5)
@@ -86,14 +87,44 @@ def test_convolution_is_xlas():
     module = networks.Convolution(5, networks.initialiser("he"))
     x = jax.random.normal(jax.random.key(1), (2, 6, 7, 3))
     variables = module.init(jax.random.key(0), x)
-    expected = jax.lax.conv_general_dilated(
-        x,
-        variables["params"]["kernel"],
-        (1, 1),
-        "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    expected = convolution(x, variables["params"]["kernel"])
     np.testing.assert_allclose(module.apply(variables, x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("patches", [1, 4 * 9 * 6 * 7 * 3, 10**6])
+def test_convolution_in_parts_has_xlas_value_and_gradients(patches, monkeypatch):
+    monkeypatch.setattr(networks, "PATCHES", patches)
+    module = networks.Convolution(5, networks.initialiser("he"))
+    x = jax.random.normal(jax.random.key(1), (11, 6, 7, 3))
+    kernel = module.init(jax.random.key(0), x)["params"]["kernel"]
+    weights = jax.random.normal(jax.random.key(2), (11, 6, 7, 5))
+
+    def ours(kernel, x):
+        return jnp.sum(weights * module.apply({"params": {"kernel": kernel}}, x))
+
+    def xlas(kernel, x):
+        return jnp.sum(weights * convolution(x, kernel))
+
+    for actual, expected in zip(
+        jax.value_and_grad(ours, (0, 1))(kernel, x),
+        jax.value_and_grad(xlas, (0, 1))(kernel, x),
+        strict=True,
+    ):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+            actual,
+            expected,
+        )
+
+
+def test_patches_are_not_kept_for_the_backward_pass(monkeypatch):
+    monkeypatch.setattr(networks, "PATCHES", 8 * 9 * 8 * 8 * 16)
+    module = networks.Convolution(16, networks.initialiser("he"))
+    x = jnp.zeros((64, 8, 8, 16))
+    variables = module.init(jax.random.key(0), x)
+    gradient = jax.grad(lambda v, x: jnp.sum(module.apply(v, x) ** 2), (0, 1))
+    memory = jax.jit(gradient).lower(variables, x).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 9 * x.nbytes
 
 
 def test_max_pool_is_xlas():

@@ -73,7 +73,9 @@ def test_sample_forwards_are_what_is_evaluated(name, batch_norm):
     [
         ("sgd", 3),
         ("sophia", 3.6),
+        ("muon", 3),
         ("hybrid", 3 + 0.5 * 6),
+        ("hybrid-muon", 3 + 0.5 * 6),
         ("snes", 6),
         ("node-qiaso", 1 + 0.5 * (1 + 6)),
     ],
@@ -96,12 +98,13 @@ def test_training_loss_is_smoothed(name):
 
 
 @pytest.mark.parametrize("examples", [0.4, 1.0])
-def test_hybrid_evaluates_candidates_on_so_many_examples(examples):
+@pytest.mark.parametrize("name", ["hybrid", "hybrid-muon"])
+def test_hybrid_evaluates_candidates_on_so_many_examples(name, examples):
     calls = []
     network = counting(calls)
     setting = SETTING._replace(examples=examples)
     shape = jax.eval_shape(network.init, None, None)[0]
-    optimizer = optimizers.build("hybrid", network, setting, shape)
+    optimizer = optimizers.build(name, network, setting, shape)
     state = first_state(optimizer, network)
     batch = Batch(jnp.ones((10, 2, 2, 1)), jnp.arange(10))
     jax.block_until_ready(jax.jit(optimizer.step)(state, batch))
@@ -191,6 +194,60 @@ def test_sep_cma_es_has_the_rates_of_a_diagonal():
 def test_cma_es_refuses_a_large_network():
     with pytest.raises(UserError, match=r"N = 5,000 weights.*sep-cma-es"):
         evolution.cma_es(SETTING, {"x": np.zeros(5000)})
+
+
+def first_update(name, params, batch, network):
+    """How far a first step moves each parameter."""
+    setting = SETTING._replace(label_smoothing=0.1)
+    optimizer = optimizers.build(name, network, setting, params)
+    state = optimizer.init(jax.random.key(2), params, {})
+    return optax.tree.sub(optimizer.step(state, batch)[0].params, params)
+
+
+def test_muon_makes_singular_values_of_hidden_kernels_equal():
+    network = networks.build("mlp", hidden=(6, 5))
+    images = jax.random.normal(jax.random.key(0), (64, 2, 2, 2))
+    batch = Batch(images, jnp.arange(64) % 10)
+    params, _ = network.init(jax.random.key(1), images)
+    moved = first_update("muon", params, batch, network)
+    rate = SETTING.learning_rate(0)
+    for layer, fan_out in (("Dense_0", 6), ("Dense_1", 5)):
+        kernel = params[layer]["kernel"]
+        step = -moved[layer]["kernel"] / rate
+        step = np.asarray(step - optimizers.MUON_WEIGHT_DECAY * kernel, np.float64)
+        step /= np.sqrt(max(1, fan_out / len(kernel)))
+        # Five iterations of the polynomial leave them between 0.7 and 1.2.
+        values = np.linalg.svd(step, compute_uv=False)
+        assert values.min() > 0.6
+        assert values.max() < 1.3
+    # The first step of Nadam, g (0.9·0.1/(1 − 0.9²) + 1) / |g|, wherever there is a
+    # gradient.
+    expected = rate * optimizers.MUON_ADAM * (0.9 * 0.1 / (1 - 0.9**2) + 1)
+    for leaf in (moved["Dense_0"]["bias"], moved["Dense_2"]["kernel"]):
+        np.testing.assert_allclose(abs(leaf).max(), expected, rtol=1e-3)
+
+
+def test_muon_takes_a_convolutions_kernel_as_one_matrix():
+    axes = optimizers._hidden_kernels(
+        {"a": jnp.zeros((3, 3, 4, 8)), "b": jnp.zeros(8), "c": jnp.zeros((8, 10))}
+    )
+    assert axes == {"a": ((0, 1, 2), 3), "b": None, "c": None}
+
+
+@pytest.mark.parametrize(
+    ("hybrid", "alone"), [("hybrid", "adam"), ("hybrid-muon", "muon")]
+)
+def test_candidates_move_a_hybrid_less_than_its_gradient_does(hybrid, alone):
+    network = networks.build("mlp", hidden=(64, 64))
+    images = jax.random.normal(jax.random.key(0), (64, 8, 8, 1))
+    batch = Batch(images, jnp.arange(64) % 10)
+    params, _ = network.init(jax.random.key(1), images)
+    both = first_update(hybrid, params, batch, network)
+    gradient = first_update(alone, params, batch, network)
+    for layer in ("Dense_0", "Dense_1"):
+        step = gradient[layer]["kernel"]
+        more = float(jnp.linalg.norm(both[layer]["kernel"] - step))
+        assert 0 < more < 0.3 * float(jnp.linalg.norm(step))
 
 
 def test_seeds_give_different_candidates():
