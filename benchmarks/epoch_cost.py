@@ -3,8 +3,8 @@
 The optimizers take turns within one process, so that whatever else the machine does
 strikes all of them; the ratio is between medians.
 
-An optimizer is given by its name, node-qiaso and hybrid also with a fraction of their
-own for ``--examples``: ``--optimizers adam node-qiaso:examples=0.25 node-qiaso``.
+An optimizer is given by its name, node-qiaso and the hybrids also with a fraction of
+their own for ``--examples``: ``--optimizers adam node-qiaso:examples=0.25 node-qiaso``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import tyro
 from benchmarks import data, pipeline, records
 from benchmarks.errors import UserError
 from benchmarks.loop import compile_program
-from benchmarks.optimizers import NAMES
+from benchmarks.optimizers import EXAMPLES, NAMES
 from benchmarks.settings import Experiment, resolved
 
 RESULTS = Path(__file__).parent / "results" / "train"
@@ -33,7 +33,7 @@ class Command:
     """Times epochs of several optimizers in turns; the first is the unit."""
 
     optimizers: tuple[str, ...] = ("adam", "hybrid")
-    """Each a name of benchmarks.train; node-qiaso and hybrid may have
+    """Each a name of benchmarks.train; node-qiaso and the hybrids may have
     :examples=FRACTION after them."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=lambda: Experiment(limit=12_800)
@@ -72,10 +72,10 @@ def experiments(command: Command) -> dict[str, Experiment]:
 
 def _fraction(name: str, option: str, entry: str) -> float:
     key, _, text = option.partition("=")
-    if name not in ("node-qiaso", "hybrid") or key != "examples":
+    if name not in EXAMPLES or key != "examples":
         raise UserError(
-            "--optimizers takes one option, :examples=FRACTION after node-qiaso or "
-            f"hybrid, got {entry!r}"
+            "--optimizers takes one option, :examples=FRACTION after "
+            f"{', '.join(EXAMPLES)}, got {entry!r}"
         )
     try:
         return float(text)

@@ -343,3 +343,6 @@ REGISTRY: dict[str, Entry] = {
     "hybrid": _hybrid_entry(_HYBRID_ADAM, _MIDDLE),
     "hybrid-muon": _hybrid_entry(_HYBRID_MUON, _MUON),
 }
+
+EXAMPLES = {"node-qiaso": 0.25, "hybrid": 1.0, "hybrid-muon": 1.0}
+"""The optimizers whose candidates may see a part of each minibatch, and the default."""

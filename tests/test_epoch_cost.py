@@ -15,6 +15,7 @@ ENTRIES = (
     "node-qiaso:examples=1",
     "hybrid",
     "hybrid:examples=0.25",
+    "hybrid-muon:examples=0.5",
 )
 
 
@@ -41,10 +42,10 @@ def test_every_entry_is_timed_at_the_same_batch_size(tmp_path):
     # A clean pass of all, another of those drawn, and their four candidates.
     cost = {entry: row["sample_forwards"] / 128 for entry, row in report.items()}
     # The hybrid sees a gradient, and its candidates all examples or a quarter.
-    expected = [3, 1 + 5 / 4, 1 + 4, 3 + 4, 3 + 1]
+    expected = [3, 1 + 5 / 4, 1 + 4, 3 + 4, 3 + 1, 3 + 2]
     assert [cost[entry] for entry in ENTRIES] == expected
     settings = [report[entry]["experiment"] for entry in ENTRIES]
-    assert [each["examples"] for each in settings] == [0.25, 0.25, 1, 1, 0.25]
+    assert [each["examples"] for each in settings] == [0.25, 0.25, 1, 1, 0.25, 0.5]
     assert all(each["batch_size"] == 64 for each in settings)
 
 

@@ -172,6 +172,11 @@ trials. The rows "64-128-256, augmented" were set beforehand, at the tuned rates
 two candidates are what two cores afford on all examples, and in the `cpu` profile their
 seconds are of one core, with another run beside it. The layers and the label smoothing
 (0.1) of the rows "48-128-256-512" are from eight short trials that looked at the
-**test split**; its candidates see a quarter of a minibatch. Training losses are of
-augmented images and, in these rows, of smoothed labels.
+**test split**; its candidates see a quarter of a minibatch. The rows "64-256-256-512"
+have the same five layers, the second wider, under Muon; their rate, minibatches and the
+size of the first layer's windows are from four trials of three epochs on a validation
+split, without candidates and by a script of another library, in half precision. In the
+hybrid, two candidates see an eighth of a minibatch. Training losses are of augmented
+images and, in the rows of four convolutions, of smoothed labels. Seconds of CNNs under
+Adam are from before convolutions were made in parts that fit the cache.
 """
