@@ -69,19 +69,19 @@ def interval(row: dict[str, Any]) -> str:
 def accuracy_table(rows: list[dict[str, Any]], claimed: dict[str, Any]) -> str:
     """Accuracies beside ``claimed[dataset][optimizer]``, in Markdown.
 
-    Of each claim the first two numbers are shown, the accuracy and its ±. Digits
-    stands in for MNIST.
+    Of each claim the first two numbers are shown, the accuracy and its ±; nothing where
+    the paper makes none. Digits stands in for MNIST.
     """
     lines = []
     for row in rows:
         dataset = "mnist" if row["dataset"] == "digits" else row["dataset"]
-        theirs = claimed[dataset][FORMS[row["form"]].paper]
+        theirs = claimed[dataset].get(FORMS[row["form"]].paper)
         measured = "accuracy" in row
         lines.append(
             [
                 row["dataset"],
                 FORMS[row["form"]].label,
-                f"{theirs[0]} ± {theirs[1]}",
+                f"{theirs[0]} ± {theirs[1]}" if theirs else "",
                 interval(row) if measured else "",
                 row["protocol"] if measured else row["missing"],
             ]
