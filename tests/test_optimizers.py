@@ -238,16 +238,15 @@ def test_muon_takes_a_convolutions_kernel_as_one_matrix():
     ("hybrid", "alone"), [("hybrid", "adam"), ("hybrid-muon", "muon")]
 )
 def test_candidates_move_a_hybrid_less_than_its_gradient_does(hybrid, alone):
-    network = networks.build("mlp", hidden=(64, 64))
-    images = jax.random.normal(jax.random.key(0), (64, 8, 8, 1))
+    network = networks.build("mlp", hidden=(64,))
+    # As many numbers as enter a 3×3 convolution of 256 channels.
+    images = jax.random.normal(jax.random.key(0), (64, 48, 48, 1))
     batch = Batch(images, jnp.arange(64) % 10)
     params, _ = network.init(jax.random.key(1), images)
-    both = first_update(hybrid, params, batch, network)
-    gradient = first_update(alone, params, batch, network)
-    for layer in ("Dense_0", "Dense_1"):
-        step = gradient[layer]["kernel"]
-        more = float(jnp.linalg.norm(both[layer]["kernel"] - step))
-        assert 0 < more < 0.3 * float(jnp.linalg.norm(step))
+    both = first_update(hybrid, params, batch, network)["Dense_0"]["kernel"]
+    step = first_update(alone, params, batch, network)["Dense_0"]["kernel"]
+    more = float(jnp.linalg.norm(both - step) / jnp.linalg.norm(step))
+    assert 0.01 < more < 0.15
 
 
 def test_seeds_give_different_candidates():
