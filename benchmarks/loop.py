@@ -52,6 +52,9 @@ def compile_program(experiment: Experiment, splits: Splits) -> Program:
         ),
         experiment.hidden,
         experiment.channels,
+        networks.in_parts
+        if optimizers.REGISTRY[experiment.optimizer].uses_gradients
+        else jax.vmap,
     )
     examples = len(splits.train.labels)
     if examples < experiment.batch_size:

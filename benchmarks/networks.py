@@ -27,6 +27,8 @@ NetworkName = Literal["mlp", "mlp-layernorm", "cnn", "cnn-layernorm", "cnn-globa
 NAMES: tuple[str, ...] = get_args(NetworkName)
 InitName = Literal["xavier", "he", "gaussian"]
 
+OverBatch = Callable[[jax.Array], jax.Array]
+OverImages = Callable[[Callable[[jax.Array], jax.Array]], OverBatch]
 Params = Any
 BatchStats = Any
 
@@ -69,6 +71,28 @@ class MLP(nn.Module):
         return nn.Dense(CLASSES, kernel_init=self.kernel_init)(x)
 
 
+PATCHES = 5 * 2**18
+"""So many numbers are patches of 3×3 pixels at a time on a CPU: 5 MiB."""
+
+
+def in_parts(of_image: Callable[[jax.Array], jax.Array]) -> OverBatch:
+    """``jax.vmap``, on a CPU over a few images at a time, for backward passes.
+
+    Patches are nine times the image: so many at a time fit the cache, and they are made
+    again for the backward pass. ``node_qiaso`` cannot look into the loop over parts.
+    """
+    if jax.default_backend() != "cpu":
+        return jax.vmap(of_image)
+
+    def of_batch(x: jax.Array) -> jax.Array:
+        images = max(PATCHES // (9 * x[0].size), 1)
+        # A power of two, as minibatches are: a remainder would cost a copy.
+        images = 1 << (images.bit_length() - 1)
+        return jax.lax.map(jax.checkpoint(of_image), x, batch_size=images)
+
+    return of_batch
+
+
 class Convolution(nn.Module):
     """A 3×3 convolution with zero padding, as matrix products.
 
@@ -78,6 +102,7 @@ class Convolution(nn.Module):
 
     features: int
     kernel_init: nn.initializers.Initializer
+    over_images: OverImages
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -94,18 +119,7 @@ class Convolution(nn.Module):
             ]
             return jnp.concatenate(patches, axis=-1) @ matrix
 
-        if jax.default_backend() != "cpu":
-            return jax.vmap(convolved)(x)
-        # Patches are nine times the image: they are made for a few images at a time,
-        # which fit the cache, and made again for the backward pass.
-        images = max(PATCHES // (9 * height * width * channels), 1)
-        # A power of two, as minibatches are: a remainder would cost a copy.
-        images = 1 << (images.bit_length() - 1)
-        return jax.lax.map(jax.checkpoint(convolved), x, batch_size=images)
-
-
-PATCHES = 5 * 2**18
-"""So many numbers are patches at a time on a CPU: 5 MiB."""
+        return self.over_images(convolved)(x)
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -133,6 +147,7 @@ class CNN(nn.Module):
     width: int
     layer_norm: bool
     kernel_init: nn.initializers.Initializer
+    over_images: OverImages
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -142,7 +157,7 @@ class CNN(nn.Module):
             return batch_norm(x, train)
 
         for channels in self.channels:
-            x = Convolution(channels, self.kernel_init)(x)
+            x = Convolution(channels, self.kernel_init, self.over_images)(x)
             # ReLU after pooling is the same, on a quarter of the numbers.
             x = nn.relu(max_pool(normalised(x)))
         x = x.reshape(len(x), -1)
@@ -156,13 +171,17 @@ class GlobalCNN(nn.Module):
 
     channels: tuple[int, ...]
     kernel_init: nn.initializers.Initializer
+    over_images: OverImages
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        def convolution(channels: int) -> Convolution:
+            return Convolution(channels, self.kernel_init, self.over_images)
+
         for channels in self.channels[:-1]:
-            x = max_pool(Convolution(channels, self.kernel_init)(x))
+            x = max_pool(convolution(channels)(x))
             x = nn.relu(batch_norm(x, train))
-        x = Convolution(self.channels[-1], self.kernel_init)(x)
+        x = convolution(self.channels[-1])(x)
         x = nn.relu(batch_norm(x, train)).max(axis=(1, 2))
         return nn.Dense(CLASSES, kernel_init=self.kernel_init)(x)
 
@@ -190,10 +209,12 @@ def build(
     kernel_init: nn.initializers.Initializer | None = None,
     hidden: tuple[int, ...] = (128, 64),
     channels: tuple[int, ...] = (16, 32, 64),
+    over_images: OverImages = jax.vmap,
 ) -> Network:
     """The network called ``name``.
 
-    ``hidden`` are the widths of an ``mlp``, ``channels`` those of a ``cnn``.
+    ``hidden`` are the widths of an ``mlp``, ``channels`` those of a ``cnn``, and
+    ``over_images`` makes its convolutions, of an image, ones of a batch.
 
     Kernels start as ``kernel_init`` says, by default Xavier-normal. ``init`` raises
     ``UserError`` for an image that is too small for so many convolutions.
@@ -203,9 +224,9 @@ def build(
     convolutional = name.startswith("cnn")
     module: nn.Module
     if name == "cnn-global":
-        module = GlobalCNN(channels, kernel_init)
+        module = GlobalCNN(channels, kernel_init, over_images)
     elif convolutional:
-        module = CNN(channels, 64, layer_norm, kernel_init)
+        module = CNN(channels, 64, layer_norm, kernel_init, over_images)
     else:
         module = MLP(hidden, layer_norm, kernel_init)
 

@@ -176,7 +176,10 @@ MUON_WEIGHT_DECAY = 0.03
 
 
 def _hidden_kernels(params: Any) -> Any:
-    """The axes of each hidden layer's kernel as a matrix, None for other leaves."""
+    """The axes of each hidden layer's kernel as a matrix, None for other leaves.
+
+    The output layer is told by its width, as many units as there are classes.
+    """
 
     def axes(leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
         if leaf.ndim < 2 or leaf.shape[-1] == CLASSES:

@@ -84,7 +84,7 @@ def test_logits_are_finite_for_every_dataset(name, shape):
 
 
 def test_convolution_is_xlas():
-    module = networks.Convolution(5, networks.initialiser("he"))
+    module = networks.Convolution(5, networks.initialiser("he"), jax.vmap)
     x = jax.random.normal(jax.random.key(1), (2, 6, 7, 3))
     variables = module.init(jax.random.key(0), x)
     expected = convolution(x, variables["params"]["kernel"])
@@ -94,7 +94,7 @@ def test_convolution_is_xlas():
 @pytest.mark.parametrize("patches", [1, 4 * 9 * 6 * 7 * 3, 10**6])
 def test_convolution_in_parts_has_xlas_value_and_gradients(patches, monkeypatch):
     monkeypatch.setattr(networks, "PATCHES", patches)
-    module = networks.Convolution(5, networks.initialiser("he"))
+    module = networks.Convolution(5, networks.initialiser("he"), networks.in_parts)
     x = jax.random.normal(jax.random.key(1), (11, 6, 7, 3))
     kernel = module.init(jax.random.key(0), x)["params"]["kernel"]
     weights = jax.random.normal(jax.random.key(2), (11, 6, 7, 5))
@@ -119,7 +119,7 @@ def test_convolution_in_parts_has_xlas_value_and_gradients(patches, monkeypatch)
 
 def test_patches_are_not_kept_for_the_backward_pass(monkeypatch):
     monkeypatch.setattr(networks, "PATCHES", 8 * 9 * 8 * 8 * 16)
-    module = networks.Convolution(16, networks.initialiser("he"))
+    module = networks.Convolution(16, networks.initialiser("he"), networks.in_parts)
     x = jnp.zeros((64, 8, 8, 16))
     variables = module.init(jax.random.key(0), x)
     gradient = jax.grad(lambda v, x: jnp.sum(module.apply(v, x) ** 2), (0, 1))

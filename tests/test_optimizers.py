@@ -198,8 +198,7 @@ def test_cma_es_refuses_a_large_network():
 
 def first_update(name, params, batch, network):
     """How far a first step moves each parameter."""
-    setting = SETTING._replace(label_smoothing=0.1)
-    optimizer = optimizers.build(name, network, setting, params)
+    optimizer = optimizers.build(name, network, SETTING, params)
     state = optimizer.init(jax.random.key(2), params, {})
     return optax.tree.sub(optimizer.step(state, batch)[0].params, params)
 

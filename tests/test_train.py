@@ -65,6 +65,17 @@ def test_every_optimizer_trains(optimizer, tmp_path, capsys):
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("network", ["cnn", "cnn-global"])
+@pytest.mark.parametrize("optimizer", ["node-qiaso", "hybrid-muon", "qiaso"])
+def test_convolutions_train_with_and_without_gradients(
+    optimizer, network, tmp_path, capsys
+):
+    args = arguments(optimizer, "--epochs", "2", "--batch-size", "32", "--limit", "64")
+    args = (*args, "--network", network, "--channels", "2", "3", "--candidates", "4")
+    status, said = run(capsys, tmp_path / "run", *args)
+    assert status == 0, said
+
+
 @pytest.mark.parametrize("mechanism", ["superposition", "kl", "tunnelling"])
 def test_an_ablation_changes_the_run_and_one_candidate_never_moves(
     mechanism, tmp_path, capsys

@@ -178,6 +178,6 @@ have the same five layers, the second wider, under Muon; their rate, minibatches
 size of the first layer's windows are from four trials of three epochs on a validation
 split, without candidates and by a script of another library, in half precision. In the
 hybrid, two candidates see an eighth of a minibatch. Training losses are of augmented
-images and, in the rows of four convolutions, of smoothed labels. Seconds of CNNs under
-Adam are from before convolutions were made in parts that fit the cache.
+images and, in the rows of four convolutions, of smoothed labels. Other seconds of CNNs
+under gradients are from before convolutions were made in parts that fit the cache.
 """
