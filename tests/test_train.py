@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tyro
 
-from benchmarks import checkpoints, data, records, settings, train
+from benchmarks import checkpoints, data, networks, records, settings, train
 from benchmarks.optimizers import NAMES, REGISTRY
 from benchmarks.settings import Command
 
@@ -68,8 +68,10 @@ def test_every_optimizer_trains(optimizer, tmp_path, capsys):
 @pytest.mark.parametrize("network", ["cnn", "cnn-global"])
 @pytest.mark.parametrize("optimizer", ["node-qiaso", "hybrid-muon", "qiaso"])
 def test_convolutions_train_with_and_without_gradients(
-    optimizer, network, tmp_path, capsys
+    optimizer, network, tmp_path, capsys, monkeypatch
 ):
+    # Small images would fit the cache all at once.
+    monkeypatch.setattr(networks, "PATCHES", 4 * 9 * 64)
     args = arguments(optimizer, "--epochs", "2", "--batch-size", "32", "--limit", "64")
     args = (*args, "--network", network, "--channels", "2", "3", "--candidates", "4")
     status, said = run(capsys, tmp_path / "run", *args)
