@@ -8,6 +8,8 @@ and 10 units; a run may ask for others. Layer normalisation in place of batch
 normalisation makes a candidate's loss independent of the other examples' activations,
 which suits populations. ``cnn-global`` has the five layers in another order: all
 convolutions but one dense layer, on each channel's maximum over the image.
+``cnn-pairs`` is the same with fewer poolings, so that more convolutions fit: after the
+first one they come in pairs, and of each pair the first is pooled.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ import optax
 from benchmarks.data import CLASSES
 from benchmarks.errors import UserError
 
-NetworkName = Literal["mlp", "mlp-layernorm", "cnn", "cnn-layernorm", "cnn-global"]
+NetworkName = Literal[
+    "mlp", "mlp-layernorm", "cnn", "cnn-layernorm", "cnn-global", "cnn-pairs"
+]
 NAMES: tuple[str, ...] = get_args(NetworkName)
 InitName = Literal["xavier", "he", "gaussian"]
 
@@ -127,8 +131,8 @@ def max_pool(x: jax.Array) -> jax.Array:
     batch, height, width, channels = x.shape
     if min(height, width) < 2:
         raise UserError(
-            "--channels names too many convolutions: each halves the image, and one "
-            f"was left with {height}x{width} pixels"
+            "--channels names too many convolutions: each pooling halves the image, "
+            f"and one was left with {height}x{width} pixels"
         )
     height, width = height // 2, width // 2
     x = x[:, : 2 * height, : 2 * width]
@@ -167,22 +171,23 @@ class CNN(nn.Module):
 
 
 class GlobalCNN(nn.Module):
-    """As ``CNN``, with the last pooling over the whole image, and one dense layer."""
+    """Convolution, pooling where ``pooled``, normalisation, ReLU; then a dense layer.
+
+    The dense layer sees each channel's maximum over the image.
+    """
 
     channels: tuple[int, ...]
+    pooled: tuple[int, ...]
     kernel_init: nn.initializers.Initializer
     over_images: OverImages
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        def convolution(channels: int) -> Convolution:
-            return Convolution(channels, self.kernel_init, self.over_images)
-
-        for channels in self.channels[:-1]:
-            x = max_pool(convolution(channels)(x))
+        for i, channels in enumerate(self.channels):
+            x = Convolution(channels, self.kernel_init, self.over_images)(x)
+            x = max_pool(x) if i in self.pooled else x
             x = nn.relu(batch_norm(x, train))
-        x = convolution(self.channels[-1])(x)
-        x = nn.relu(batch_norm(x, train)).max(axis=(1, 2))
+        x = x.max(axis=(1, 2))
         return nn.Dense(CLASSES, kernel_init=self.kernel_init)(x)
 
 
@@ -223,8 +228,12 @@ def build(
     kernel_init = initialiser("xavier") if kernel_init is None else kernel_init
     convolutional = name.startswith("cnn")
     module: nn.Module
-    if name == "cnn-global":
-        module = GlobalCNN(channels, kernel_init, over_images)
+    if name in ("cnn-global", "cnn-pairs"):
+        # The last convolution is pooled over the whole image instead.
+        pooled = tuple(range(len(channels) - 1))
+        if name == "cnn-pairs":
+            pooled = tuple(i for i in pooled if i == 0 or i % 2)
+        module = GlobalCNN(channels, pooled, kernel_init, over_images)
     elif convolutional:
         module = CNN(channels, 64, layer_norm, kernel_init, over_images)
     else:

@@ -58,7 +58,7 @@ class Experiment:
     """Widths of the hidden layers of an mlp."""
     channels: tuple[int, ...] = (16, 32, 64)
     """Channels of the convolutions of a cnn; each but the last of cnn-global halves the
-    image."""
+    image, of cnn-pairs the first, second, fourth and so on."""
     shift: int = 0
     """Augmentation: shift by up to so many pixels."""
     flip: bool = False

@@ -47,8 +47,17 @@ def convolution(x, kernel):
     )
 
 
-def test_global_cnn_by_xlas_layers():
-    network, images, params, stats = initial("cnn-global", channels=(3, 5))
+@pytest.mark.parametrize(
+    ("name", "halved"),
+    [
+        ("cnn-global", [True, True, True, True, False]),
+        ("cnn-pairs", [True, True, False, True, False]),
+    ],
+)
+def test_global_cnn_by_xlas_layers(name, halved):
+    network, images, params, stats = initial(
+        name, (4, 32, 32, 3), channels=(2, 3, 4, 5, 6)
+    )
     actual, _ = network.apply(params, stats, images, False)
 
     def pooled(x, size):
@@ -57,15 +66,18 @@ def test_global_cnn_by_xlas_layers():
 
     # Batch normalisation starts with the statistics 0 and 1, and epsilon 1e-5.
     scale = 1 / np.sqrt(1 + 1e-5)
-    x = pooled(convolution(images, params["Convolution_0"]["kernel"]), 2)
-    x = convolution(jnp.maximum(x * scale, 0), params["Convolution_1"]["kernel"])
-    x = pooled(jnp.maximum(x * scale, 0), 14)[:, 0, 0]
+    x = images
+    for layer, halves in enumerate(halved):
+        x = convolution(x, params[f"Convolution_{layer}"]["kernel"])
+        x = jnp.maximum(scale * (pooled(x, 2) if halves else x), 0)
+    x = pooled(x, x.shape[1])[:, 0, 0]
     expected = x @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"][None]
-    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), [("cnn", 3), ("cnn-layernorm", 3), ("cnn-global", 4)]
+    ("name", "most"),
+    [("cnn", 3), ("cnn-layernorm", 3), ("cnn-global", 4), ("cnn-pairs", 6)],
 )
 def test_too_many_convolutions(name, most):
     initial(name, (2, 8, 9, 1), channels=(2,) * most)

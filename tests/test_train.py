@@ -65,7 +65,7 @@ def test_every_optimizer_trains(optimizer, tmp_path, capsys):
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("network", ["cnn", "cnn-global"])
+@pytest.mark.parametrize("network", ["cnn", "cnn-global", "cnn-pairs"])
 @pytest.mark.parametrize("optimizer", ["node-qiaso", "hybrid-muon", "qiaso"])
 def test_convolutions_train_with_and_without_gradients(
     optimizer, network, tmp_path, capsys, monkeypatch
@@ -289,7 +289,7 @@ def test_full_disk(small_disk, tmp_path, capsys):
         (("--checkpoint-every", "0"), "--checkpoint-every must be at least 1"),
         (
             ("--network", "cnn", "--channels", "4", "4", "4", "4"),
-            "--channels names too many convolutions: each halves the image, and one",
+            "--channels names too many convolutions: each pooling halves the image",
         ),
     ],
 )
