@@ -8,8 +8,7 @@ and 10 units; a run may ask for others. Layer normalisation in place of batch
 normalisation makes a candidate's loss independent of the other examples' activations,
 which suits populations. ``cnn-global`` has the five layers in another order: all
 convolutions but one dense layer, on each channel's maximum over the image.
-``cnn-pairs`` is the same with fewer poolings, so that more convolutions fit: after the
-first one they come in pairs, and of each pair the first is pooled.
+``cnn-late`` is the same without a pooling after the first.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from benchmarks.data import CLASSES
 from benchmarks.errors import UserError
 
 NetworkName = Literal[
-    "mlp", "mlp-layernorm", "cnn", "cnn-layernorm", "cnn-global", "cnn-pairs"
+    "mlp", "mlp-layernorm", "cnn", "cnn-layernorm", "cnn-global", "cnn-late"
 ]
 NAMES: tuple[str, ...] = get_args(NetworkName)
 InitName = Literal["xavier", "he", "gaussian"]
@@ -228,12 +227,10 @@ def build(
     kernel_init = initialiser("xavier") if kernel_init is None else kernel_init
     convolutional = name.startswith("cnn")
     module: nn.Module
-    if name in ("cnn-global", "cnn-pairs"):
+    if name in ("cnn-global", "cnn-late"):
         # The last convolution is pooled over the whole image instead.
-        pooled = tuple(range(len(channels) - 1))
-        if name == "cnn-pairs":
-            pooled = tuple(i for i in pooled if i == 0 or i % 2)
-        module = GlobalCNN(channels, pooled, kernel_init, over_images)
+        pooled = range(name == "cnn-late", len(channels) - 1)
+        module = GlobalCNN(channels, tuple(pooled), kernel_init, over_images)
     elif convolutional:
         module = CNN(channels, 64, layer_norm, kernel_init, over_images)
     else:

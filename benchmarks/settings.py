@@ -57,8 +57,8 @@ class Experiment:
     hidden: tuple[int, ...] = (128, 64)
     """Widths of the hidden layers of an mlp."""
     channels: tuple[int, ...] = (16, 32, 64)
-    """Channels of the convolutions of a cnn; each but the last of cnn-global halves the
-    image, of cnn-pairs the first, second, fourth and so on."""
+    """Channels of the convolutions of a cnn; each halves the image, but for the last of
+    cnn-global, and the first and the last of cnn-late."""
     shift: int = 0
     """Augmentation: shift by up to so many pixels."""
     flip: bool = False

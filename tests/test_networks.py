@@ -51,7 +51,7 @@ def convolution(x, kernel):
     ("name", "halved"),
     [
         ("cnn-global", [True, True, True, True, False]),
-        ("cnn-pairs", [True, True, False, True, False]),
+        ("cnn-late", [False, True, True, True, False]),
     ],
 )
 def test_global_cnn_by_xlas_layers(name, halved):
@@ -77,7 +77,7 @@ def test_global_cnn_by_xlas_layers(name, halved):
 
 @pytest.mark.parametrize(
     ("name", "most"),
-    [("cnn", 3), ("cnn-layernorm", 3), ("cnn-global", 4), ("cnn-pairs", 6)],
+    [("cnn", 3), ("cnn-layernorm", 3), ("cnn-global", 4), ("cnn-late", 5)],
 )
 def test_too_many_convolutions(name, most):
     initial(name, (2, 8, 9, 1), channels=(2,) * most)
