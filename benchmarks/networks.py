@@ -229,7 +229,8 @@ def build(
     module: nn.Module
     if name in ("cnn-global", "cnn-late"):
         # The last convolution is pooled over the whole image instead.
-        pooled = range(name == "cnn-late", len(channels) - 1)
+        first = 1 if name == "cnn-late" else 0
+        pooled = range(first, len(channels) - 1)
         module = GlobalCNN(channels, tuple(pooled), kernel_init, over_images)
     elif convolutional:
         module = CNN(channels, 64, layer_norm, kernel_init, over_images)

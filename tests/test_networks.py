@@ -72,7 +72,7 @@ def test_global_cnn_by_xlas_layers(name, halved):
         x = jnp.maximum(scale * (pooled(x, 2) if halves else x), 0)
     x = pooled(x, x.shape[1])[:, 0, 0]
     expected = x @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"][None]
-    np.testing.assert_allclose(actual, expected, atol=1e-4)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

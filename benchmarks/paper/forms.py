@@ -87,7 +87,7 @@ LATE_RECIPE: dict[str, Any] = {
 }
 """Five convolutions and a dense layer, the first at full resolution, at a lower rate.
 
-Where pooling starts and the rate are from seven trials of four or eight epochs on a
+Where pooling starts and the rate are from seven trials of at most eight epochs on a
 validation split, as above. The shift is the customary one of CIFAR-10.
 """
 
@@ -196,7 +196,7 @@ have the same five layers, the second wider, under Muon; their rate, minibatches
 size of the first layer's windows are from four trials of three epochs on a validation
 split, without candidates and by a script of another library, in half precision. The
 rows "48-64-128-256-512" read "five-layer" as five convolutions, before the dense layer;
-where pooling starts and the rate are from seven trials of four or eight epochs,
+where pooling starts and the rate are from seven trials of at most eight epochs,
 otherwise as before. In the hybrid with Muon, two candidates see an eighth of a
 minibatch. Training losses are of augmented images and, in the rows of four and five
 convolutions, of smoothed labels. Other seconds of CNNs under gradients are from before
