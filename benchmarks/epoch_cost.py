@@ -22,7 +22,7 @@ import tyro
 from benchmarks import data, pipeline, records
 from benchmarks.errors import UserError
 from benchmarks.loop import compile_program
-from benchmarks.optimizers import EXAMPLES, NAMES
+from benchmarks.optimizers import NAMES, REGISTRY
 from benchmarks.settings import Experiment, resolved
 
 RESULTS = Path(__file__).parent / "results" / "train"
@@ -72,10 +72,11 @@ def experiments(command: Command) -> dict[str, Experiment]:
 
 def _fraction(name: str, option: str, entry: str) -> float:
     key, _, text = option.partition("=")
-    if name not in EXAMPLES or key != "examples":
+    takers = [name for name, entry in REGISTRY.items() if entry.examples is not None]
+    if name not in takers or key != "examples":
         raise UserError(
             "--optimizers takes one option, :examples=FRACTION after "
-            f"{', '.join(EXAMPLES)}, got {entry!r}"
+            f"{', '.join(takers)}, got {entry!r}"
         )
     try:
         return float(text)

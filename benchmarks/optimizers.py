@@ -43,7 +43,8 @@ class Entry(NamedTuple):
 
     ``tunes`` names the one number of this optimizer that is tuned, ``grid`` the five
     values that are tried. ``sample_forwards(setting)`` is the cost of one step per
-    example, without the pass that refreshes batch statistics.
+    example, without the pass that refreshes batch statistics. ``examples`` is the
+    default share of a minibatch that candidates see, None where it is not a setting.
     """
 
     make: Callable[[Objective, Setting, Any], Optimizer]
@@ -52,6 +53,7 @@ class Entry(NamedTuple):
     sample_forwards: Callable[[Setting], float]
     tunes: Tuned
     grid: tuple[float, ...]
+    examples: float | None = None
 
 
 def build(
@@ -297,6 +299,7 @@ def _hybrid_entry(make: MakeTransformation, grid: tuple[float, ...]) -> Entry:
         ),
         has_candidates=True,
         sample_forwards=lambda s: GRADIENT + s.num_candidates * s.examples,
+        examples=1.0,
     )
 
 
@@ -342,10 +345,8 @@ REGISTRY: dict[str, Entry] = {
             _node, objective, setting, False, objective.losses
         ),
         sample_forwards=_node_sample_forwards,
+        examples=0.25,
     ),
     "hybrid": _hybrid_entry(_HYBRID_ADAM, _MIDDLE),
     "hybrid-muon": _hybrid_entry(_HYBRID_MUON, _MUON),
 }
-
-EXAMPLES = {"node-qiaso": 0.25, "hybrid": 1.0, "hybrid-muon": 1.0}
-"""The optimizers whose candidates may see a part of each minibatch, and the default."""

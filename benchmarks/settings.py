@@ -13,7 +13,7 @@ from benchmarks.data import DatasetName
 from benchmarks.errors import UserError
 from benchmarks.interface import Ablation
 from benchmarks.networks import InitName, NetworkName
-from benchmarks.optimizers import EXAMPLES, REGISTRY, OptimizerName
+from benchmarks.optimizers import REGISTRY, OptimizerName
 
 RATES = Path(__file__).parent / "results" / "learning_rates.json"
 DEFAULT_SIGMA = 0.02
@@ -179,7 +179,8 @@ def resolved(experiment: Experiment) -> Experiment:
             sigma = DEFAULT_SIGMA
     examples = experiment.examples
     if examples is None:
-        examples = EXAMPLES.get(name, 0.25)
+        # Where nothing reads it, it is what the runs on record have.
+        examples = 0.25 if entry.examples is None else entry.examples
     return dataclasses.replace(
         experiment, sigma=sigma, learning_rate=learning_rate, examples=examples
     )
