@@ -57,8 +57,8 @@ class Experiment:
     hidden: tuple[int, ...] = (128, 64)
     """Widths of the hidden layers of an mlp."""
     channels: tuple[int, ...] = (16, 32, 64)
-    """Channels of the convolutions of a cnn; each halves the image, but for the last of
-    cnn-global, and the first and the last of cnn-late."""
+    """Channels of the convolutions of a cnn. Each halves the image, but for the last of
+    cnn-global; of cnn-deep every second does, but for the last."""
     shift: int = 0
     """Augmentation: shift by up to so many pixels."""
     flip: bool = False

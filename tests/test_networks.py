@@ -48,13 +48,13 @@ def convolution(x, kernel):
 
 
 @pytest.mark.parametrize(
-    ("name", "halved"),
+    ("name", "halved", "share"),
     [
-        ("cnn-global", [True, True, True, True, False]),
-        ("cnn-late", [False, True, True, True, False]),
+        ("cnn-global", [True, True, True, True, False], 1),
+        ("cnn-deep", [False, True, False, True, False], 1 / 9),
     ],
 )
-def test_global_cnn_by_xlas_layers(name, halved):
+def test_global_cnn_by_xlas_layers(name, halved, share):
     network, images, params, stats = initial(
         name, (4, 32, 32, 3), channels=(2, 3, 4, 5, 6)
     )
@@ -72,12 +72,12 @@ def test_global_cnn_by_xlas_layers(name, halved):
         x = jnp.maximum(scale * (pooled(x, 2) if halves else x), 0)
     x = pooled(x, x.shape[1])[:, 0, 0]
     expected = x @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"][None]
-    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    np.testing.assert_allclose(actual, share * expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("name", "most"),
-    [("cnn", 3), ("cnn-layernorm", 3), ("cnn-global", 4), ("cnn-late", 5)],
+    [("cnn", 3), ("cnn-layernorm", 3), ("cnn-global", 4), ("cnn-deep", 8)],
 )
 def test_too_many_convolutions(name, most):
     initial(name, (2, 8, 9, 1), channels=(2,) * most)

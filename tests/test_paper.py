@@ -107,12 +107,12 @@ def test_results_that_cannot_be_written_are_refused_before_training(
 def test_a_row_that_the_paper_does_not_have_stands_beside_no_figure():
     rows = [
         {"dataset": "digits", "form": form, "accuracy": [98.5], "protocol": "p"}
-        for form in ("adam", "muon-late")
+        for form in ("adam", "muon-deep")
     ]
     text = table3.accuracy_table(rows, {"mnist": {"adam": (98.4, 0.1)}})
     adam, muon = text.splitlines()[2:]
     assert adam == "| digits | Adam | 98.4 ± 0.1 | 98.50 | p |"
-    assert muon == "| digits | Muon, 48-64-128-256-512, augmented |  | 98.50 | p |"
+    assert muon == "| digits | Muon, 24-64²-256⁴, augmented |  | 98.50 | p |"
 
 
 def test_ledger_counts_the_verdicts():

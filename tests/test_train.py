@@ -65,7 +65,7 @@ def test_every_optimizer_trains(optimizer, tmp_path, capsys):
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("network", ["cnn", "cnn-global", "cnn-late"])
+@pytest.mark.parametrize("network", ["cnn", "cnn-global", "cnn-deep"])
 @pytest.mark.parametrize("optimizer", ["node-qiaso", "hybrid-muon", "qiaso"])
 def test_convolutions_train_with_and_without_gradients(
     optimizer, network, tmp_path, capsys, monkeypatch

@@ -78,17 +78,19 @@ and is likely too high for 18 epochs: from the fourth to the seventh, accuracy r
 one point. Two candidates on an eighth of a minibatch cost a twelfth of a gradient.
 """
 
-LATE_RECIPE: dict[str, Any] = {
+DEEP_RECIPE: dict[str, Any] = {
     **MUON_RECIPE,
-    "network": "cnn-late",
-    "channels": (48, 64, 128, 256, 512),
-    "learning_rate": 0.03,
+    "network": "cnn-deep",
+    "channels": (24, 64, 64, 256, 256, 256, 256),
+    "learning_rate": 0.12,
     "shift": 4,
 }
-"""Five convolutions and a dense layer, the first at full resolution, at a lower rate.
+"""Seven convolutions and a dense layer: deeper than the paper's five layers.
 
-Where pooling starts and the rate are from seven trials of at most eight epochs on a
-validation split, as above. The shift is the customary one of CIFAR-10.
+The widths and the scale of the logits follow airbench94 of K. Jordan ("94 % on
+CIFAR-10 in 3.29 seconds on a single GPU", arXiv:2404.00498), less its whitened patches.
+The rate is from short trials without candidates, on a validation split, as above. The
+shift is the customary one of CIFAR-10.
 """
 
 FORMS: dict[str, Form] = {
@@ -137,15 +139,15 @@ FORMS: dict[str, Form] = {
         "qiaso",
         {"optimizer": "hybrid-muon", **MUON_RECIPE},
     ),
-    "hybrid-late": Form(
-        "QIASO, hybrid with Muon, K = 2, 48-64-128-256-512, augmented",
+    "hybrid-deep": Form(
+        "QIASO, hybrid with Muon, K = 2, 24-64²-256⁴, augmented",
         "qiaso",
-        {"optimizer": "hybrid-muon", **LATE_RECIPE},
+        {"optimizer": "hybrid-muon", **DEEP_RECIPE},
     ),
-    "muon-late": Form(
-        "Muon, 48-64-128-256-512, augmented",
+    "muon-deep": Form(
+        "Muon, 24-64²-256⁴, augmented",
         "muon",
-        {"optimizer": "muon", **LATE_RECIPE},
+        {"optimizer": "muon", **DEEP_RECIPE},
     ),
 }
 CNN: dict[str, dict[str, Any]] = {
@@ -159,7 +161,7 @@ Set by hand after a few trials, not by the grid that the other forms' rates are 
 QIASO = ("faithful", "working", "node", "hybrid")
 MLP_RECIPES = ("node-recipe", "adam-recipe")
 CNN_RECIPES = ("hybrid-wide", "adam-wide")
-CIFAR10_RECIPES = ("hybrid-global", "hybrid-muon", "hybrid-late", "muon-late")
+CIFAR10_RECIPES = ("hybrid-global", "hybrid-muon", "hybrid-deep", "muon-deep")
 
 
 def recipes(dataset: str) -> tuple[str, ...]:
