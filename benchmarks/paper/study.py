@@ -69,7 +69,7 @@ def protocol(profile: ProfileName, dataset: str, form: str) -> Protocol:
             return Protocol(10, 2)
         return FULL._replace(seeds=3) if form in MLP_RECIPES else FULL
     if form in CIFAR10_RECIPES:
-        return Protocol({"hybrid-global": 28, "hybrid-muon": 18}.get(form, 12), 1)
+        return Protocol({"hybrid-global": 28, "hybrid-muon": 18}.get(form, 14), 1)
     if form in CNN_RECIPES:
         return Protocol(8 if dataset == "fashion_mnist" else 15, 1)
     if form in ("faithful", "working", "hybrid"):
