@@ -177,10 +177,11 @@ def resolved(experiment: Experiment) -> Experiment:
             raise UserError(f"{name} has no candidates, and so no --sigma")
         if entry.has_candidates and sigma is None:
             sigma = DEFAULT_SIGMA
-    examples = experiment.examples
-    if examples is None:
-        # Where nothing reads it, it is what the runs on record have.
-        examples = 0.25 if entry.examples is None else entry.examples
+    examples = entry.examples if experiment.examples is None else experiment.examples
+    if entry.examples is None and examples is not None:
+        raise UserError(
+            f"{name} evaluates no share of a minibatch: it has no --examples"
+        )
     return dataclasses.replace(
         experiment, sigma=sigma, learning_rate=learning_rate, examples=examples
     )

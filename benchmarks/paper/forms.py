@@ -27,7 +27,6 @@ RECIPE: dict[str, Any] = {
     "hidden": (512, 256),
     "batch_size": 512,
     "learning_rate": 4e-3,
-    "examples": 0.9,
     "shift": 2,
     "rotate": 12.0,
     "zoom": 0.1,
@@ -50,7 +49,6 @@ GLOBAL_RECIPE: dict[str, Any] = {
     "network": "cnn-global",
     "channels": (48, 128, 256, 512),
     "candidates": 2,
-    "examples": 0.25,
     "shift": 4,
     "flip": True,
     "label_smoothing": 0.1,
@@ -67,7 +65,6 @@ MUON_RECIPE: dict[str, Any] = {
     "channels": (64, 256, 256, 512),
     "batch_size": 256,
     "learning_rate": 0.08,
-    "examples": 0.125,
     "shift": 2,
 }
 """The same layers, the second wider, under Muon: further in fewer epochs.
@@ -112,7 +109,7 @@ FORMS: dict[str, Form] = {
     "node-recipe": Form(
         "QIASO, node space, 512-256, augmented",
         "qiaso",
-        {"optimizer": "node-qiaso", **RECIPE},
+        {"optimizer": "node-qiaso", "examples": 0.9, **RECIPE},
     ),
     "adam-recipe": Form(
         "Adam, 512-256, augmented",
@@ -132,17 +129,17 @@ FORMS: dict[str, Form] = {
     "hybrid-global": Form(
         "QIASO, hybrid with Adam, K = 2, 48-128-256-512, augmented",
         "qiaso",
-        {"optimizer": "hybrid", **GLOBAL_RECIPE},
+        {"optimizer": "hybrid", "examples": 0.25, **GLOBAL_RECIPE},
     ),
     "hybrid-muon": Form(
         "QIASO, hybrid with Muon, K = 2, 64-256-256-512, augmented",
         "qiaso",
-        {"optimizer": "hybrid-muon", **MUON_RECIPE},
+        {"optimizer": "hybrid-muon", "examples": 0.125, **MUON_RECIPE},
     ),
     "hybrid-deep": Form(
         "QIASO, hybrid with Muon, K = 2, 24-64²-256⁴, augmented",
         "qiaso",
-        {"optimizer": "hybrid-muon", **DEEP_RECIPE},
+        {"optimizer": "hybrid-muon", "examples": 0.125, **DEEP_RECIPE},
     ),
     "muon-deep": Form(
         "Muon, 24-64²-256⁴, augmented",
