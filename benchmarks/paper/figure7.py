@@ -26,7 +26,7 @@ def section(content: dict[str, Any]) -> Section:
     body = "Mean over seeds, with 95 % intervals where there are seeds enough. " + (
         "The paper's bars, of ten seeds, in grey.\n"
     )
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for i, row in enumerate(rows):
         values = np.array(row["accuracy"])
@@ -37,9 +37,8 @@ def section(content: dict[str, Any]) -> Section:
         axes.bar(i + 0.2, theirs, 0.4, yerr=their_half, color="lightgrey", capsize=3)
         if values.mean() < 95:
             axes.text(i - 0.2, 95.05, f"{values.mean():.1f}", rotation=90, ha="center")
-    axes.set_xticks(
-        range(len(rows)), [FORMS[r["form"]].label for r in rows], rotation=20
-    )
+    labels = [FORMS[row["form"]].label for row in rows]
+    axes.set_xticks(range(len(rows)), labels, rotation=30, ha="right")
     axes.set(ylim=(95, 99.5), ylabel="test accuracy, %")
     return Section(
         "Figure 7: accuracies with intervals", body, (), {"figure7_bars.png": figure}
