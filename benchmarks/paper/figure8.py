@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from benchmarks.paper import table6
 from benchmarks.paper.section import Section
@@ -28,16 +29,15 @@ def section(content: dict[str, Any]) -> Section:
         panels[0].bar(i + 0.2, table6.PAPER[name][0], 0.4, color="lightgrey")
         epochs = np.arange(1, len(row["curve"]) + 1)
         panels[1].plot(epochs, row["curve"], label=table6.VARIANTS[name][0])
+    labels = [table6.VARIANTS[row["variant"]][0] for row in rows]
     panels[0].set_xticks(
-        range(len(rows)),
-        [table6.VARIANTS[row["variant"]][0] for row in rows],
-        rotation=20,
-        fontsize="small",
+        range(len(rows)), labels, rotation=20, ha="right", fontsize="small"
     )
     panels[0].set(ylabel="test accuracy, %")
-    panels[1].set(xlabel="epoch", ylabel="test loss")
+    panels[1].set(xlabel="epoch", ylabel="test loss", yscale="log")
+    panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
     if rows:
-        panels[1].legend(fontsize="small")
+        figure.legend(loc="outside right center", fontsize="small")
     return Section(
         "Figure 8: ablation",
         "Blue: the faithful form, measured; grey: the paper.\n",
