@@ -45,7 +45,7 @@ def test_every_entry_is_timed_at_the_same_batch_size(tmp_path):
     expected = [3, 1 + 5 / 4, 1 + 4, 3 + 4, 3 + 1, 3 + 2]
     assert [cost[entry] for entry in ENTRIES] == expected
     settings = [report[entry]["experiment"] for entry in ENTRIES]
-    assert [each["examples"] for each in settings] == [0.25, 0.25, 1, 1, 0.25, 0.5]
+    assert [each["examples"] for each in settings] == [None, 0.25, 1, 1, 0.25, 0.5]
     assert all(each["batch_size"] == 64 for each in settings)
 
 
