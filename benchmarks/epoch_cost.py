@@ -22,7 +22,7 @@ import tyro
 from benchmarks import data, pipeline, records
 from benchmarks.errors import UserError
 from benchmarks.loop import compile_program
-from benchmarks.optimizers import NAMES, REGISTRY
+from benchmarks.optimizers import NAMES
 from benchmarks.settings import Experiment, resolved
 
 RESULTS = Path(__file__).parent / "results" / "train"
@@ -64,19 +64,18 @@ def experiments(command: Command) -> dict[str, Experiment]:
             raise UserError(f"--optimizers has {entry!r} twice")
         changes: dict[str, Any] = {"optimizer": name}
         if colon:
-            changes["examples"] = _fraction(name, option, entry)
+            changes["examples"] = _fraction(option, entry)
         changed = dataclasses.replace(command.experiment, **changes)
         found[entry] = resolved(changed)
     return found
 
 
-def _fraction(name: str, option: str, entry: str) -> float:
+def _fraction(option: str, entry: str) -> float:
     key, _, text = option.partition("=")
-    takers = [name for name, entry in REGISTRY.items() if entry.examples is not None]
-    if name not in takers or key != "examples":
+    if key != "examples":
         raise UserError(
-            "--optimizers takes one option, :examples=FRACTION after "
-            f"{', '.join(takers)}, got {entry!r}"
+            "--optimizers takes one option, :examples=FRACTION after a name, "
+            f"got {entry!r}"
         )
     try:
         return float(text)

@@ -179,8 +179,10 @@ def resolved(experiment: Experiment) -> Experiment:
             sigma = DEFAULT_SIGMA
     examples = entry.examples if experiment.examples is None else experiment.examples
     if entry.examples is None and examples is not None:
+        takers = [key for key, each in REGISTRY.items() if each.examples is not None]
         raise UserError(
-            f"{name} evaluates no share of a minibatch: it has no --examples"
+            f"--examples is for {', '.join(takers)}, whose candidates may see a share "
+            f"of a minibatch; got {examples} for {name}"
         )
     return dataclasses.replace(
         experiment, sigma=sigma, learning_rate=learning_rate, examples=examples

@@ -55,7 +55,7 @@ def test_every_entry_is_timed_at_the_same_batch_size(tmp_path):
         ((), "must name at least one"),
         (("adm",), "must be of sgd, .*got 'adm'"),
         (("adam", "adam"), "has 'adam' twice"),
-        (("adam:examples=0.5",), "one option, :examples=FRACTION after"),
+        (("adam:examples=0.5",), "is for node-qiaso, hybrid,.*got 0.5 for adam"),
         (("node-qiaso:",), "one option, :examples=FRACTION after"),
         (("node-qiaso:sigma=0.1",), "one option.*got 'node-qiaso:sigma=0.1'"),
         (("node-qiaso:examples=",), "no number"),

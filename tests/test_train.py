@@ -285,7 +285,7 @@ def test_full_disk(small_disk, tmp_path, capsys):
     [
         (("--optimizer", "cma-es", "--learning-rate", "1"), "has no learning rate"),
         (("--optimizer", "sgd", "--sigma", "1"), "sgd has no candidates"),
-        (("--optimizer", "qiaso", "--examples", "0.5"), "it has no --examples"),
+        (("--optimizer", "qiaso", "--examples", "0.5"), "got 0.5 for qiaso"),
         (("--batch-size", "9999"), "9999 is more than the 1294 training examples"),
         (("--checkpoint-every", "0"), "--checkpoint-every must be at least 1"),
         (
