@@ -17,7 +17,7 @@ import optax
 import qiaso_jax
 from benchmarks import networks
 from benchmarks.networks import Batch, Network
-from qiaso_jax.node import telling_examples
+from qiaso_jax.node_space.examples import telling_examples
 
 FRACTION = 4
 """One in so many examples gets candidates where examples are drawn."""

@@ -5,64 +5,66 @@ node are evaluated at v − h, v and v + h, and where a maximum over windows fol
 winners of the clean pass are looked up.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from qiaso_jax.interpret import ELEMENTWISE, Environment, Program, bind, is_literal
-from qiaso_jax.sites import RESULT, Site
-
-_REARRANGING = {"expand_dims", "reshape", "rev", "slice", "squeeze", "transpose"}
+from qiaso_jax.program.axes import Use
+from qiaso_jax.program.flatten import (
+    Atom,
+    Environment,
+    Equation,
+    Program,
+    Variable,
+    bind,
+)
+from qiaso_jax.program.primitives import rule
 
 
 def reactive_nodes(
-    program: Program, site: Site, clean: Environment, reach: Any
+    program: Program,
+    variable: Variable,
+    uses: Collection[Use],
+    clean: Environment,
+    reach: Any,
 ) -> jax.Array | None:
-    """Where noise up to ``reach`` at a site can be seen by what follows.
+    """Where noise up to ``reach`` at a variable can be seen by what follows.
 
     Args:
-      program: a flattened function.
-      site: in node space.
-      clean: the values of all variables.
+      program: a flattened function, or the body of one of its loops.
+      variable: v, of ``program``.
+      uses: those that see the noise.
+      clean: the values of all variables of ``program``.
       reach: h > 0, scalar.
 
     Returns:
       A boolean array like v, or ``None`` if all nodes react.
     """
-    return _reacting(program, site.variable, site.uses, clean, reach)
-
-
-def _reacting(
-    program: Program, variable: Any, uses: Any, clean: Environment, reach: Any
-) -> jax.Array | None:
     value = clean[variable]
     step = jnp.asarray(reach, value.dtype)
     # Values at v − h and v + h of all that depends on v alone, node by node.
-    moved = {variable: (value - step, value + step)}
+    moved: dict[Variable, tuple[Any, Any]] = {variable: (value - step, value + step)}
     seen: list[jax.Array] = []
-    for index, equation in enumerate(program.equations):
+    for equation in program.equations:
         inputs = {
             atom
-            for atom in equation.invars
-            if not is_literal(atom)
+            for position, atom in enumerate(equation.inputs)
+            if isinstance(atom, Variable)
             and atom in moved
-            and (atom is not variable or index in uses)
+            and (atom is not variable or (equation, position) in uses)
         }
         if not inputs:
             continue
         if _is_elementwise(equation, variable.aval.shape):
-            moved[equation.outvars[0]] = tuple(
+            moved[equation.outputs[0]] = tuple(
                 bind(
                     equation,
-                    [
-                        _moved_or_clean(moved, clean, a, i, inputs)
-                        for a in equation.invars
-                    ],
+                    [_moved_or_clean(moved, clean, a, i, inputs) for a in equation.inputs],
                 )[0]
                 for i in (0, 1)
-            )
+            )  # pyright: ignore[reportArgumentType]
             continue
         for atom in inputs:
             heard = _heard(program, equation, atom, clean, reach)
@@ -70,10 +72,11 @@ def _reacting(
                 return None
             changes = _changes(moved[atom], clean[atom])
             seen.append(changes if heard is None else changes & heard)
-    if RESULT in uses and program.losses is variable:
-        return None
-    if not is_literal(program.losses) and program.losses in moved:
-        seen.append(_changes(moved[program.losses], clean[program.losses]))
+    for position, atom in enumerate(program.outputs):
+        if atom is variable and (program, position) in uses:
+            return None
+        if isinstance(atom, Variable) and atom is not variable and atom in moved:
+            seen.append(_changes(moved[atom], clean[atom]))
     if not seen:
         return jnp.zeros(value.shape, bool)
     mask = seen[0]
@@ -82,20 +85,22 @@ def _reacting(
     return mask
 
 
-def _is_elementwise(equation: Any, shape: tuple[int, ...]) -> bool:
+def _is_elementwise(equation: Equation, shape: tuple[int, ...]) -> bool:
     return (
-        equation.primitive.name in ELEMENTWISE
-        and len(equation.outvars) == 1
-        and equation.outvars[0].aval.shape == shape
+        rule(equation).elementwise
+        and len(equation.outputs) == 1
+        and equation.outputs[0].aval.shape == shape
     )
 
 
 def _moved_or_clean(
-    moved: Mapping[Any, Any], clean: Environment, atom: Any, i: int, inputs: set[Any]
+    moved: Mapping[Any, Any],
+    clean: Environment,
+    atom: Atom,
+    i: int,
+    inputs: set[Variable],
 ) -> Any:
-    if not is_literal(atom) and atom in inputs:
-        return moved[atom][i]
-    return clean.read(atom)
+    return moved[atom][i] if atom in inputs else clean.read(atom)
 
 
 def _changes(moved: tuple[Any, ...], clean: Any) -> jax.Array:
@@ -104,21 +109,25 @@ def _changes(moved: tuple[Any, ...], clean: Any) -> jax.Array:
 
 
 def _heard(
-    program: Program, equation: Any, atom: Any, clean: Environment, reach: Any
+    program: Program, equation: Equation, atom: Variable, clean: Environment, reach: Any
 ) -> jax.Array | None:
     """Where a change of ``atom`` gets through an equation, or None if everywhere."""
-    name = equation.primitive.name
-    if name not in _REARRANGING | {"reduce_max", "reduce_window_max"}:
+    hears = rule(equation).hears
+    if not hears:
         return None
-    (output,) = equation.outvars
-    uses = frozenset(
-        i for i, e in enumerate(program.equations) if any(a is output for a in e.invars)
-    )
-    if program.losses is output:
-        uses |= {RESULT}
-    reacts = _reacting(program, output, uses, clean, reach)
-    if name in _REARRANGING:
-        if reacts is None and name != "slice":
+    (output,) = equation.outputs
+    uses = {
+        (owner, position)
+        for owner, atoms in [
+            *((e, e.inputs) for e in program.equations),
+            (program, program.outputs),
+        ]
+        for position, a in enumerate(atoms)
+        if a is output
+    }
+    reacts = reactive_nodes(program, output, uses, clean, reach)
+    if hears == "moved":
+        if reacts is None and output.aval.size == atom.aval.size:
             return None
         if reacts is None:
             reacts = jnp.ones(output.aval.shape, bool)
@@ -132,7 +141,7 @@ def _heard(
     nowhere = jnp.asarray(jnp.inf, value.dtype)
     if reacts is not None:
         highest = jnp.where(reacts, highest, nowhere)
-    if name == "reduce_max":
+    if hears == "max":
         return value >= jnp.expand_dims(highest, equation.params["axes"])
     return _winners(equation.params, value, highest, nowhere)
 

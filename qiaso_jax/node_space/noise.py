@@ -7,18 +7,15 @@ one random word holds up to 32 pairs, a bit each: a site's words are the size of
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.extend.random import threefry_2x32
 
-from qiaso_jax.interpret import Environment, Program
-from qiaso_jax.linear import example_map, pull_back
-from qiaso_jax.reactive import reactive_nodes
-from qiaso_jax.sites import Site, Sites
-from qiaso_jax.spaces import Layout
+from qiaso_jax.program.axes import ExampleAxis
+from qiaso_jax.program.sites import Site
 
 PAIRS_PER_WORD = 32
 
@@ -101,7 +98,11 @@ class SiteNoise(Protocol):
 
     directions: list[Directions]
 
-    def displacement(self, sources: Sequence[jax.Array], pair: jax.Array) -> jax.Array:
+    def feed(self, sources: Sequence[jax.Array], pair: jax.Array) -> Any:
+        """What ``at`` makes the noise of a pair of, stacked over the loops around v."""
+        ...
+
+    def at(self, feed: Any, pair: jax.Array) -> jax.Array:
         """The noise at v of the first of a pair; the second has its negative."""
         ...
 
@@ -119,70 +120,48 @@ class SiteNoise(Protocol):
         """``total`` + Σ_n weights_n · z_n of one pair, where ``weights`` is ``[b]``."""
         ...
 
-    def gradients(self, total: Any, clean: Environment) -> dict[int, jax.Array]:
-        """What ``−total`` says about the parameters, by the index of the leaf."""
-        ...
 
-
-def site_noises(
-    layout: Layout,
-    clean: Environment,
-    sigma: jax.Array,
-    kind: str,
-    reactive_only: bool,
-    size: int,
-) -> list[SiteNoise]:
-    """The noise at each site.
+class NodeNoise:
+    """Noise at v itself: of every example its own, or in weight space shared.
 
     Args:
-      layout: where noise goes.
-      clean: the values of all variables of ``layout.program``.
-      sigma: σ > 0.
+      site: where v is.
+      axis: where v counts the examples; None for noise that they share.
       kind: a key of ``REACH``.
-      reactive_only: whether only nodes that react get noise.
-      size: b, the number of examples of the program.
-
-    Returns:
-      One per site, in their order.
+      size: how far v moves.
+      mask: which entries of v do; None for all.
+      ratio: of σ, which the weights of pairs are for, to ``size``.
     """
-    program, sites = layout.program, layout.sites
-    noises: list[SiteNoise] = []
-    for site, space in zip(sites.sites, layout.spaces, strict=True):
-        if space == "example" and layout.single is not None:
-            single = layout.single
-            noises.append(
-                _ExampleNoise(program, single, sites, site, clean, sigma, kind, size)
-            )
-        else:
-            noises.append(
-                _NodeNoise(program, sites, site, clean, sigma, kind, reactive_only)
-            )
-    return noises
-
-
-class _NodeNoise:
-    """Noise at v itself: of every example its own, or in weight space shared."""
 
     def __init__(
         self,
-        program: Program,
-        sites: Sites,
         site: Site,
-        clean: Environment,
-        sigma: jax.Array,
         kind: str,
-        reactive_only: bool,
+        size: jax.Array,
+        mask: jax.Array | None,
+        ratio: jax.Array | float = 1.0,
     ):
-        self._program, self._sites, self._site = program, sites, site
         aval = site.variable.aval
-        self.directions = [Directions(aval.shape, aval.dtype, kind)]
-        self._mask = None
-        if reactive_only and site.axis is not None:
-            self._mask = reactive_nodes(program, site, clean, sigma * REACH[kind])
-        self._sigma = sigma.astype(aval.dtype)
+        self._axis, self._mask, self._ratio = site.axis, mask, ratio
+        self.directions = [Directions(site.shape, aval.dtype, kind)]
+        self._size = size.astype(aval.dtype)
 
-    def displacement(self, sources: Sequence[jax.Array], pair: jax.Array) -> jax.Array:
-        return self._reacting(self._scaled(sources, pair, self._sigma))
+    def feed(self, sources: Sequence[jax.Array], pair: jax.Array) -> Any:
+        (direction,), (source,) = self.directions, sources
+        if direction.kind == "gaussian":
+            return direction.scaled(source, pair, self._moves())
+        return source, jnp.broadcast_to(self._moves(), direction.shape)
+
+    def at(self, feed: Any, pair: jax.Array) -> jax.Array:
+        if self.directions[0].kind == "gaussian":
+            return feed
+        source, moves = feed
+        return self.directions[0].scaled(source, pair, moves)
+
+    def _moves(self) -> jax.Array:
+        if self._mask is None:
+            return self._size
+        return jnp.where(self._mask, self._size, jnp.zeros_like(self._size))
 
     def zero(self, dtype: Any) -> jax.Array:
         return jnp.zeros(self.directions[0].shape, dtype)
@@ -194,76 +173,68 @@ class _NodeNoise:
         pair: jax.Array,
         weights: jax.Array,
     ) -> jax.Array:
-        return total + self._scaled(sources, pair, self._at_nodes(weights))
-
-    def _scaled(
-        self, sources: Sequence[jax.Array], pair: jax.Array, factor: jax.Array
-    ) -> jax.Array:
-        return self.directions[0].scaled(sources[0], pair, factor)
-
-    def _reacting(self, values: jax.Array) -> jax.Array:
-        if self._mask is None:
-            return values
-        return jnp.where(self._mask, values, jnp.zeros_like(values))
+        factor = self._at_nodes(weights)
+        return total + self.directions[0].scaled(sources[0], pair, factor)
 
     def _at_nodes(self, weights: jax.Array) -> jax.Array:
-        if self._site.axis is None:
+        if self._axis is None:
             return jnp.sum(weights)
-        axis, repeats = self._site.axis
-        rank = len(self.directions[0].shape)
+        axis, repeats = self._axis
+        shape = self.directions[0].shape
         weights = jnp.repeat(weights, repeats) if repeats > 1 else weights
-        return jnp.expand_dims(weights, [i for i in range(rank) if i != axis])
+        weights = jnp.tile(weights, shape[axis] // weights.size)
+        return jnp.expand_dims(weights, [i for i in range(len(shape)) if i != axis])
 
-    def gradients(self, total: jax.Array, clean: Environment) -> dict[int, jax.Array]:
-        total = -self._reacting(total)
-        return {
-            leaf: pull_back(self._program, self._sites, self._site, leaf, total, clean)
-            for leaf in sorted(self._site.leaves)
-        }
+    def cotangent(self, total: jax.Array) -> jax.Array:
+        """What is known about v from the sum of all pairs, with the sign of descent."""
+        total = -total * jnp.asarray(self._ratio, total.dtype)
+        return total if self._mask is None else jnp.where(self._mask, total, 0)
 
 
-class _ExampleNoise:
-    """Noise at the weights of every example for itself, brought to v by linearity."""
+class ExampleNoise:
+    """Noise at the weights of every example for itself, brought to v by linearity.
+
+    Args:
+      shapes: of the parameters that v is affine in.
+      move: brings a displacement of their weights, a list of arrays with a leading
+        axis of the examples, to v.
+      kind: a key of ``REACH``.
+      sigma: how far v is to move, in root mean square.
+      size: b, the number of examples.
+    """
 
     def __init__(
         self,
-        program: Program,
-        single: Program,
-        sites: Sites,
-        site: Site,
-        clean: Environment,
-        sigma: jax.Array,
+        shapes: Sequence[jax.ShapeDtypeStruct],
+        move: Callable[[list[jax.Array]], jax.Array],
         kind: str,
+        sigma: jax.Array,
         size: int,
     ):
-        self._size = size
-        self._leaves = sorted(site.leaves)
-        self.directions, self._maps = [], []
-        for leaf in self._leaves:
-            aval = program.parameters[leaf].aval
-            self.directions.append(Directions((size, *aval.shape), aval.dtype, kind))
-            self._maps.append(
-                example_map(program, single, sites, site, leaf, clean, size)
-            )
+        self._size, self._move = size, move
+        self.directions = [Directions((size, *x.shape), x.dtype, kind) for x in shapes]
         # The nodes are to move by σ, as they do at other sites, lest one site drown
         # the others. How far unit noise at the weights moves them is seen from a draw.
         first = jnp.zeros((), jnp.int32)
-        sources = draw(jax.random.key(0), self.directions, 1)
-        moves = self._mapped(sources, first, 1.0)
+        moves = self._moved(draw(jax.random.key(0), self.directions, 1), first, 1.0)
         moved = jnp.sqrt(jnp.mean(moves.astype(sigma.dtype) ** 2))
         self._ratio = jnp.where(moved > 0, moved, 1)
         self._sigma = sigma / self._ratio
 
-    def _mapped(self, sources: Sequence[jax.Array], pair: jax.Array, factor: Any):
-        parts = zip(self._maps, self.directions, sources, strict=True)
-        first, *rest = (
-            to_node(z.scaled(source, pair, jnp.asarray(factor, z.dtype)))
-            for to_node, z, source in parts
+    def _moved(self, sources: Sequence[jax.Array], pair: jax.Array, factor: Any):
+        return self._move(
+            [
+                z.scaled(source, pair, jnp.asarray(factor, z.dtype))
+                for z, source in zip(self.directions, sources, strict=True)
+            ]
         )
-        return sum(rest, first)
 
-    def displacement(self, sources: Sequence[jax.Array], pair: jax.Array) -> jax.Array:
-        return self._mapped(sources, pair, self._sigma)
+    def feed(self, sources: Sequence[jax.Array], pair: jax.Array) -> Any:
+        return self._moved(sources, pair, self._sigma)
+
+    def at(self, feed: Any, pair: jax.Array) -> jax.Array:
+        del pair
+        return feed
 
     def zero(self, dtype: Any) -> list[jax.Array]:
         return [jnp.zeros(z.shape[1:], dtype) for z in self.directions]
@@ -281,10 +252,7 @@ class _ExampleNoise:
 
         return list(map(added, total, self.directions, sources))
 
-    def gradients(
-        self, total: list[jax.Array], clean: Environment
-    ) -> dict[int, jax.Array]:
-        del clean
+    def gradients(self, total: list[jax.Array]) -> list[jax.Array]:
+        """What ``-total`` says about the parameters."""
         # The weights of the pairs are for noise of size σ.
-        parts = zip(self._leaves, total, strict=True)
-        return {leaf: -value * self._ratio for leaf, value in parts}
+        return [-value * self._ratio for value in total]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from qiaso_jax.noise import PAIRS_PER_WORD, SiteNoise, draw
+from qiaso_jax.node_space.noise import PAIRS_PER_WORD, SiteNoise, draw
 
 
 @dataclasses.dataclass(frozen=True)

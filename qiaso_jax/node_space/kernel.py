@@ -5,7 +5,6 @@ all candidates, their amplitudes, and the expected displacement, brought back to
 parameters. Where the noise goes is found by ``qiaso_jax.sites``.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,15 +14,12 @@ import optax
 from qiaso_jax import _arguments, _trees
 from qiaso_jax._arguments import PyTree, ScalarOrSchedule
 from qiaso_jax.amplitudes import uniform
-from qiaso_jax.interpret import evaluate, evaluate_rows
-from qiaso_jax.noise import REACH, site_noises
-from qiaso_jax.pairs import Pairs
-from qiaso_jax.sites import perturbed_losses
-from qiaso_jax.spaces import Space, bind_model, checked_space, lay_out
+from qiaso_jax.node_space.examples import BatchArgnames, bind_model, checked_argnames
+from qiaso_jax.node_space.noise import REACH
+from qiaso_jax.node_space.pairs import Pairs
+from qiaso_jax.node_space.spaces import Space, analyse, checked_space
+from qiaso_jax.node_space.superposed import number_drawn, superpose
 from qiaso_jax.state import QIASOInfo, QIASOState, empty_info
-
-UNIFORM_SHARE = 0.1
-"""m: the share of the draws of examples that does not look at their losses."""
 
 _MINIBATCHES_AT_A_TIME = 4
 """Pairs are evaluated together for this many times the minibatch's examples at most."""
@@ -35,11 +31,11 @@ def node_qiaso(
     eta: ScalarOrSchedule = 0.0,
     *,
     optimizer: optax.GradientTransformation,
-    examples: float = 0.25,
+    examples: float | None = None,
     noise: str = "rademacher",
     reactive_only: bool = True,
     candidate_batch_size: int | None = None,
-    batch_argnames: Sequence[str] | None = None,
+    batch_argnames: BatchArgnames = None,
     space: Space = "auto",
     key: Any = 0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -158,17 +154,14 @@ def node_qiaso(
     _arguments.scalar_or_schedule("sigma", sigma, above=0)
     _arguments.scalar_or_schedule("eta", eta, at_least=0)
     _arguments.transformation("optimizer", optimizer)
-    _arguments.scalar("examples", examples, above=0, at_most=1)
+    if examples is not None:
+        _arguments.scalar("examples", examples, above=0, at_most=1)
     _arguments.one_of("noise", noise, REACH)
     if candidate_batch_size is not None:
         candidate_batch_size = _arguments.positive_int(
             "candidate_batch_size", candidate_batch_size
         )
-    if isinstance(batch_argnames, str):
-        raise TypeError(
-            "batch_argnames must be a sequence of names, such as "
-            f"({batch_argnames!r},); got the string {batch_argnames!r}."
-        )
+    batch_argnames = checked_argnames(batch_argnames)
     space = checked_space(space)
     key_data, key_impl = _arguments.prng_key(key)
     inner = _trees.on_inexact(optimizer)
@@ -207,48 +200,40 @@ def node_qiaso(
         sigma_now = jnp.asarray(_arguments.at_step(sigma, state.step), dtype)
         eta_now = jnp.asarray(_arguments.at_step(eta, state.step), dtype)
         model = bind_model(value_fn, centre, kwargs, batch_argnames)
-        size = max(1, round(examples * model.size))
-        layout = lay_out(model, size, space)
+        analysis = analyse(model, space)
+        size = number_drawn(model, analysis, examples)
 
-        # Choose the examples, and evaluate them as they are.
-        program, whole = layout.program, layout.whole
-        if whole is None:
-            share = jnp.full((size,), 1 / size, dtype)
-            clean = evaluate(program, model.leaves, model.batch)
-            clean_loss = jnp.mean(clean.read(program.losses).astype(dtype))
-        else:
-            values = evaluate(whole, model.leaves, model.batch)
-            clean_losses = values.read(whole.losses).astype(dtype)
-            clean_loss = jnp.mean(clean_losses)
-            rows, share = telling_examples(select_key, clean_losses, size)
-            clean = evaluate_rows(program, whole, values, rows)
-        clean_drawn = clean.read(program.losses).astype(dtype)
+        # Choose the examples, evaluate them as they are, and find their noise.
+        superposed = superpose(
+            model, analysis, size, select_key, sigma_now, noise, reactive_only
+        )
 
         # Evaluate the candidates.
-        noises = site_noises(layout, clean, sigma_now, noise, reactive_only, size)
-        losses_of = perturbed_losses(program, layout.sites, clean)
         if candidate_batch_size is None:
             at_a_time = _MINIBATCHES_AT_A_TIME * model.size // size
         else:
             at_a_time = max(1, candidate_batch_size // 2)
+        noises = superposed.noises
         pairs = Pairs(noise_key, noises, num_pairs, at_a_time)
 
         def losses_of_pair(sources, pair):
-            moves = [
-                n.displacement(source, pair)
-                for n, source in zip(noises, sources, strict=True)
-            ]
-            both = jnp.array([1, -1], jnp.int8)
-            signed = jax.vmap(
-                lambda sign: losses_of([sign.astype(u.dtype) * u for u in moves])
-            )
-            return signed(both).astype(dtype)
+            feeds = [n.feed(s, pair) for n, s in zip(noises, sources, strict=True)]
+            signed = jax.vmap(lambda sign: superposed.losses(feeds, pair, sign))
+            return signed(jnp.array([1, -1], jnp.int8)).astype(dtype)
 
         losses = pairs.map(losses_of_pair)
 
         # Amplify.
-        weights, log_p = pair_weights(losses, eta_now, sigma_now, share)
-        info = _measure(losses, log_p, clean_loss, clean_drawn, share)
+        weights, log_p = pair_weights(
+            losses, eta_now, sigma_now, superposed.share
+        )
+        info = _measure(
+            losses,
+            log_p,
+            superposed.clean_loss,
+            superposed.clean_drawn,
+            superposed.share,
+        )
         any_finite = jnp.any(jnp.isfinite(losses))
         info = info._replace(
             num_skipped=state.info.num_skipped + jnp.where(any_finite, 0, 1),
@@ -263,11 +248,9 @@ def node_qiaso(
             ]
 
         totals = pairs.sum(add_pair, [n.zero(dtype) for n in noises], weights)
-        gradients = [jnp.zeros_like(leaf) for leaf in model.leaves]
-        for n, total in zip(noises, totals, strict=True):
-            for leaf, part in n.gradients(total, clean).items():
-                gradients[leaf] += part.astype(gradients[leaf].dtype)
-        gradient = jax.tree.unflatten(jax.tree.structure(centre), gradients)
+        gradient = jax.tree.unflatten(
+            jax.tree.structure(centre), superposed.gradients(totals)
+        )
         moved, opt_state = _trees.update_if(
             any_finite, inner, gradient, state.opt_state, centre
         )
@@ -281,38 +264,6 @@ def node_qiaso(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def telling_examples(
-    key: jax.Array, losses: jax.Array, count: int
-) -> tuple[jax.Array, jax.Array]:
-    """Draws examples in proportion to what they can teach.
-
-    q_n = (1 − m)(ℓ_n − min ℓ)/Σ + m/B, with m of 10 %. The draws are systematic: of n
-    there are ⌊count · q_n⌋ or one more, in expectation count · q_n.
-
-    Args:
-      key: a PRNG key.
-      losses: ℓ, shape ``[B]``; those not finite count as the lowest.
-      count: b, how many to draw.
-
-    Returns:
-      Their indices, shape ``[b]``, and their shares 1/(b B q_n) in a mean over the
-      minibatch.
-    """
-    size = losses.shape[0]
-    finite = jnp.isfinite(losses)
-    lowest = jnp.min(jnp.where(finite, losses, jnp.inf))
-    excess = jnp.where(finite, losses - lowest, 0)
-    total = jnp.sum(excess)
-    tells = jnp.isfinite(total) & (total > 0)
-    chance = jnp.where(tells, excess / jnp.where(tells, total, 1), 1 / size)
-    chance = (1 - UNIFORM_SHARE) * chance + UNIFORM_SHARE / size
-    edges = jnp.cumsum(chance)
-    start = jax.random.uniform(key, (), losses.dtype)
-    ticks = (jnp.arange(count) + start) * (edges[-1] / count)
-    rows = jnp.clip(jnp.searchsorted(edges, ticks, side="right"), 0, size - 1)
-    return rows, 1 / (count * size * chance[rows])
 
 
 def pair_weights(

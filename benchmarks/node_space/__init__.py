@@ -1,0 +1,1 @@
+"""What node space does to quantised weights, scans and batch normalisation."""

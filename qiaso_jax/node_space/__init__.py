@@ -1,0 +1,1 @@
+"""Node space: a superposition of every example for itself."""

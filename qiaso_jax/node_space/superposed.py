@@ -1,0 +1,305 @@
+"""One step's superposition: the examples, their clean values, and the noise there."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from qiaso_jax.node_space.examples import Model, telling_examples
+from qiaso_jax.node_space.noise import REACH, ExampleNoise, NodeNoise, SiteNoise
+from qiaso_jax.node_space.scaling import Path, noise_size, path_of
+from qiaso_jax.node_space.spaces import (
+    FEWER_EXAMPLES,
+    Analysis,
+    mixing,
+    part_of,
+)
+from qiaso_jax.program.axes import ExampleAxis, Mixed
+from qiaso_jax.program.chains import along, chain_to, data_of
+from qiaso_jax.program.flatten import (
+    Environment,
+    Equation,
+    Program,
+    Variable,
+    evaluate,
+    variables_of,
+)
+from qiaso_jax.program.passes import Noise, Reached, harvest, perturb
+from qiaso_jax.program.reactive import reactive_nodes
+from qiaso_jax.program.rows import (
+    Twin,
+    by_example,
+    from_examples,
+    looked_up,
+    taken,
+)
+from qiaso_jax.program.sites import Site
+
+
+class Superposed(NamedTuple):
+    """What the candidates of a step are made of.
+
+    Attributes:
+      clean_loss: mean over the minibatch.
+      clean_drawn: the clean losses of the examples drawn, ``[b]``.
+      share: of those in a mean over the minibatch, ``[b]``.
+      noises: one per site.
+      losses: of the feeds of all sites, a pair and a sign: ``[b]``.
+      gradients: of the sums over the pairs at all sites: one array per parameter.
+    """
+
+    clean_loss: jax.Array
+    clean_drawn: jax.Array
+    share: jax.Array
+    noises: list[SiteNoise]
+    losses: Callable[[Sequence[Any], jax.Array, jax.Array], jax.Array]
+    gradients: Callable[[Sequence[Any]], list[jax.Array]]
+
+
+def number_drawn(model: Model, analysis: Analysis, examples: float | None) -> int:
+    """b: for how many examples candidates are evaluated.
+
+    Where examples meet, and noise is not kept apart from where they do, the loss of
+    one of them needs all others: fewer are evaluated with a warning only.
+    """
+    sites = analysis.sites
+    if examples is None:
+        examples = 1.0 if sites.meet else FEWER_EXAMPLES
+    elif examples < 1 and sites.meet and "weights" in analysis.spaces:
+        (losses,) = analysis.program.outputs
+        status = sites.statuses[losses]  # pyright: ignore[reportArgumentType]
+        mixer = status.equation if isinstance(status, Mixed) else None
+        warnings.warn(
+            f"examples={examples:g} evaluates candidates for a part of the batch, but "
+            f"the loss of an example depends on others: {mixing(mixer)}. The others "
+            "of a candidate are those drawn, not the whole batch. examples=None "
+            "evaluates all where examples meet.",
+            stacklevel=2,
+        )
+    return min(model.size, max(2, round(examples * model.size)))
+
+
+class _Drawn(NamedTuple):
+    """The examples that candidates are evaluated for.
+
+    Attributes:
+      program: for those.
+      twin: of the program for all examples; ``None`` where these are all.
+      batch: theirs.
+      looked_up: clean values that are known.
+      evaluated: the equations that have to be evaluated; all if ``None``.
+      share: in a mean over the minibatch.
+      clean_loss: mean over the minibatch, if known.
+    """
+
+    program: Program
+    twin: Twin | None
+    batch: list[Any]
+    looked_up: dict[Variable, Any]
+    evaluated: set[Equation] | None
+    share: jax.Array
+    clean_loss: jax.Array | None
+
+
+def superpose(
+    model: Model,
+    analysis: Analysis,
+    size: int,
+    key: jax.Array,
+    sigma: jax.Array,
+    kind: str,
+    reactive_only: bool,
+) -> Superposed:
+    """Chooses examples, evaluates them as they are, and finds the noise at the sites.
+
+    Args:
+      model: parameters and batch.
+      analysis: of ``model``.
+      size: b, the number of examples to draw.
+      key: for the choice.
+      sigma: σ > 0.
+      kind: a key of ``REACH``.
+      reactive_only: whether only nodes that react get noise.
+    """
+    drawn = _draw(model, analysis, size, key, sigma.dtype)
+    program = drawn.program
+    sites = analysis.sites if drawn.twin is None else drawn.twin.sites
+    in_nodes = [i for i, space in enumerate(analysis.spaces) if space != "example"]
+
+    def mask(i: int, level: Program, clean: Environment) -> Any:
+        site = sites.sites[i]
+        if not reactive_only or analysis.spaces[i] != "node":
+            return None
+        reach = sigma * REACH[kind]
+        return reactive_nodes(level, site.variable, site.uses, clean, reach)
+
+    moving = [
+        i for i, leaf in enumerate(model.leaves)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]  # fmt: skip
+
+    def clean_pass(moved):
+        leaves = list(model.leaves)
+        for i, leaf in zip(moving, moved, strict=True):
+            leaves[i] = leaf
+        return harvest(
+            program,
+            sites,
+            leaves,
+            drawn.batch,
+            mask,
+            in_nodes,
+            drawn.looked_up,
+            drawn.evaluated,
+        )
+
+    _, pull, (clean, masks) = jax.vjp(
+        clean_pass, [model.leaves[i] for i in moving], has_aux=True
+    )
+    noises: list[SiteNoise] = []
+    for i, space in enumerate(analysis.spaces):
+        site = sites.sites[i]
+        if space == "example":
+            noises.append(_example_noise(model, analysis, i, clean, drawn, sigma, kind))
+        elif space == "weights":
+            path = _path_in(drawn, path_of(analysis.program, analysis.sites, i))
+            far, _ = noise_size(program, sites, i, path, clean, sigma)
+            noises.append(NodeNoise(site, kind, far, None, sigma / far))
+        else:
+            noises.append(NodeNoise(site, kind, sigma, masks[i]))
+    reached = Reached(program, sites, range(len(noises)))
+
+    def losses(feeds, pair, sign):
+        def at(i, feed):
+            move = noises[i].at(feed, pair)
+            return sign.astype(move.dtype) * move
+
+        noise = Noise(dict(enumerate(feeds)), at)
+        return perturb(program, reached, noise, {}, clean)[0][0]
+
+    def gradients(totals):
+        found = [jnp.zeros_like(leaf) for leaf in model.leaves]
+        cotangents = {}
+        for i, (noise, total) in enumerate(zip(noises, totals, strict=True)):
+            if isinstance(noise, NodeNoise):
+                dtype = sites.sites[i].variable.aval.dtype
+                cotangents[i] = noise.cotangent(total).astype(dtype)
+            elif isinstance(noise, ExampleNoise):
+                leaves = sorted(sites.sites[i].leaves)
+                for leaf, part in zip(leaves, noise.gradients(total), strict=True):
+                    found[leaf] += part.astype(found[leaf].dtype)
+        (parts,) = pull(cotangents)
+        for leaf, part in zip(moving, parts, strict=True):
+            found[leaf] += part
+        return found
+
+    clean_drawn = clean.read(program.outputs[0]).astype(sigma.dtype)
+    clean_loss = drawn.clean_loss
+    return Superposed(
+        clean_loss=jnp.mean(clean_drawn) if clean_loss is None else clean_loss,
+        clean_drawn=clean_drawn,
+        share=drawn.share,
+        noises=noises,
+        losses=losses,
+        gradients=gradients,
+    )
+
+
+def _draw(
+    model: Model, analysis: Analysis, size: int, key: jax.Array, dtype: Any
+) -> _Drawn:
+    if size == model.size:
+        share = jnp.full((size,), 1 / size, dtype)
+        return _Drawn(analysis.program, None, model.batch, {}, None, share, None)
+    whole = analysis.program
+    part = part_of(model, analysis, size)
+    values = evaluate(whole, [*model.leaves, *model.batch])
+    losses = values.read(whole.outputs[0]).astype(dtype)
+    rows, share = telling_examples(key, losses, size)
+    known, evaluated = looked_up(
+        whole,
+        part,
+        _wanted(part.program, part, analysis),
+        analysis.demand,
+        model.size,
+        values,
+        rows,
+    )
+    batch = [
+        taken(x, where, model.size, rows)
+        for x, where in zip(model.batch, model.statuses, strict=True)
+    ]
+    return _Drawn(
+        part.program, part, batch, known, evaluated, share, jnp.mean(losses)
+    )
+
+
+def _wanted(program: Program, part: Twin, analysis: Analysis) -> set[Variable]:
+    """The variables whose clean values noisy passes and chains look at."""
+    sites = part.sites
+    reached = Reached(program, sites, range(len(sites.sites)))
+    wanted = set(variables_of(program.outputs))
+    for equation in program.equations:
+        if reached.needs(equation) or equation in sites.carried:
+            wanted.update(variables_of(equation.inputs))
+            wanted.update(equation.outputs)
+    for site in sites.sites:
+        if not site.loops:
+            wanted.add(site.variable)
+    return wanted
+
+
+def _path_in(drawn: _Drawn, path: Path) -> Path:
+    if drawn.twin is None:
+        return path
+    images = drawn.twin.equations
+    return Path(*(tuple(images[e] for e in equations) for equations in path))
+
+
+def _example_noise(
+    model: Model,
+    analysis: Analysis,
+    index: int,
+    clean: Environment,
+    drawn: _Drawn,
+    sigma: jax.Array,
+    kind: str,
+) -> ExampleNoise:
+    """Noise at the weights of every example, by the program for a single one."""
+    site, single = analysis.sites.sites[index], analysis.single
+    assert single is not None
+    assert site.axis is not None
+    leaves, axis, size = sorted(site.leaves), site.axis, drawn.share.shape[0]
+    shared, rows = Environment(single.program.constants), {}
+    for variable in data_of(chain_to(analysis.program, analysis.sites, site)):
+        here = variable if drawn.twin is None else drawn.twin.variables[variable]
+        image = single.variables[variable]
+        where = analysis.demand.variables.get(variable)
+        if isinstance(where, ExampleAxis):
+            rows[image] = by_example(clean[here], where, size)
+        elif here in clean:
+            shared[image] = clean[here]
+    twin_site: Site = single.sites.sites[index]
+    steps = chain_to(single.program, single.sites, twin_site)
+    names = list(rows)
+    weights = [model.leaves[leaf] for leaf in leaves]
+
+    def of_one(moved, row):
+        data = Environment(shared)
+        data.update(zip(names, row, strict=True))
+
+        def chain(weights):
+            start = {
+                single.program.inputs[i]: w for i, w in zip(leaves, weights, strict=True)
+            }
+            return along(steps, start, data)[twin_site.variable]
+
+        return jax.jvp(chain, (weights,), (moved,))[1]
+
+    def move(moved):
+        return from_examples(jax.vmap(of_one)(moved, list(rows.values())), axis)
+
+    shapes = [jax.ShapeDtypeStruct(w.shape, w.dtype) for w in weights]
+    return ExampleNoise(shapes, move, kind, sigma, size)
