@@ -121,6 +121,7 @@ def node_sites(
                 path_of(program, sites, i),
                 clean,
                 jnp.asarray(sigma, jnp.float32),
+                model.size,
             )[1]
             for i in in_weights
         }
@@ -175,8 +176,6 @@ def _reason(analysis: Analysis, site: Site, where: str, leaf: int) -> str:
         )
     if leaf in sites.mixers:
         return mixing(sites.mixers[leaf])
-    if leaf in analysis.chosen:
-        return "noise at its weights tells more than at the nodes of all iterations"
     if leaf in analysis.asked:
         return "asked for"
     if site.enters is None:

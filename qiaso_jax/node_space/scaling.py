@@ -6,22 +6,26 @@ first variables that have to do with examples move by σ in root mean square, so
 weights move as far as nodes do, in whatever unit they are written.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from qiaso_jax.program.axes import ExampleAxis
-from qiaso_jax.program.flatten import Equation, Environment, Program, Variable
-from qiaso_jax.program.passes import Noise, Reached, perturb
-from qiaso_jax.program.sites import Sites
+from qiaso_jax.program.flatten import (
+    Environment,
+    Equation,
+    Program,
+    Variable,
+    evaluate,
+)
+from qiaso_jax.program.passes import Noise, Reached, clean_operands, perturb
+from qiaso_jax.program.sites import Site, Sites
 
-_ROUNDS = 3
-_HALVINGS = 14
-_START = 2.0**-6
-_OCTAVES = 24.0
-"""The size is sought within so many octaves below the parameter's own."""
+_SCALES = (2.0**-6, 2.0**-4, 2.0**-2, 1.0)
+"""Sizes at which is looked how far the nodes move, as parts of the parameters' own."""
 
 
 class Path(NamedTuple):
@@ -30,31 +34,48 @@ class Path(NamedTuple):
     Attributes:
       alone: equations on parameters alone.
       first: those that bring it to variables that have to do with examples.
+      inner: of those of ``first`` that are loops, the path through their bodies.
     """
 
     alone: tuple[Equation, ...]
     first: tuple[Equation, ...]
+    inner: Mapping[Equation, "Path"]
+
+    def translated(self, images: Mapping[Equation, Equation]) -> "Path":
+        """The same in another program."""
+        return Path(
+            tuple(images[e] for e in self.alone),
+            tuple(images[e] for e in self.first),
+            {images[e]: p.translated(images) for e, p in self.inner.items()},
+        )
 
 
 def path_of(program: Program, sites: Sites, index: int) -> Path:
     """Follows the noise of one site up to the examples."""
-    reached = Reached(program, sites, [index])
-    seen: set[Variable] = set()
-    alone, first = [], []
+    return _path(program, sites, Reached(program, sites, [index]), set())
+
+
+def _path(
+    program: Program, sites: Sites, reached: Reached, noisy: set[Variable]
+) -> Path:
+    alone, first, inner = [], [], {}
     for equation in program.equations:
-        noisy = any(
-            a in seen or reached.site(equation, p) is not None
+        seen = [
+            a in noisy or reached.site(equation, p) is not None
             for p, a in enumerate(equation.inputs)
-        )
-        entered = equation.loop in sites.sites[index].loops
-        if equation in sites.cut or not (noisy or entered):
+        ]
+        if not reached.needs(equation) or not (any(seen) or reached.enters(equation)):
             continue
-        if any(_with_examples(sites, v) for v in equation.outputs):
-            first.append(equation)
-        else:
+        if not any(_with_examples(sites, v) for v in equation.outputs):
             alone.append(equation)
-            seen.update(equation.outputs)
-    return Path(tuple(alone), tuple(first))
+            noisy.update(equation.outputs)
+            continue
+        first.append(equation)
+        if equation.loop is not None:
+            body = equation.loop.body
+            within = {v for v, s in zip(body.inputs, seen, strict=True) if s}
+            inner[equation] = _path(body, sites, reached, within)
+    return Path(tuple(alone), tuple(first), inner)
 
 
 def _with_examples(sites: Sites, variable: Variable) -> bool:
@@ -69,6 +90,7 @@ def noise_size(
     path: Path,
     clean: Mapping[Variable, Any],
     sigma: jax.Array,
+    num_examples: int,
 ) -> tuple[jax.Array, jax.Array]:
     """The size of the noise at a site in weight space, and whether it is capped.
 
@@ -78,81 +100,170 @@ def noise_size(
       index: of the site.
       path: of ``path_of``, in ``program``.
       clean: the values of all variables of ``program``.
-      sigma: how far the nodes are to move, in root mean square.
+      sigma: how far as many nodes as there are weights are to move, in root mean
+        square.
+      num_examples: b.
 
     Returns:
-      The size, at most the root mean square of the site's own value, and whether that
+      The size, at most the root mean square of the parameters' own, and whether that
       is where it ends.
     """
     site = sites.sites[index]
     reached = Reached(program, sites, [index])
-    dtype = sigma.dtype
     signs = jax.random.rademacher(jax.random.key(0), site.shape, jnp.int8)
-
-    def moved(size, equations):
-        """By how much the results of some equations move, one after the other."""
-        feed = size.astype(site.variable.aval.dtype) * signs
-        noise = Noise({index: feed.astype(site.variable.aval.dtype)}, lambda i, x: x)
-        _, values = perturb(program, reached, noise, {}, clean, equations)
-        return values
-
-    def distance(values: Environment, variable: Variable) -> Any:
-        return _rms(values[variable].astype(dtype) - clean[variable].astype(dtype))
-
-    def at_nodes(size):
-        values = moved(size, (*path.alone, *path.first))
-        return jnp.stack(
-            [
-                jnp.max(jnp.stack([distance(values, v) for v in e.outputs if _real(v)]))
-                for e in path.first
-            ]
-        )
-
-    # Of what comes to the examples from parameters alone, how far it moves.
-    made = [v for e in path.alone for v in e.outputs]
-    ends = [
-        [v for v in dict.fromkeys(e.inputs) if v in made and _real(v)]
-        for e in path.first
-    ]
-
-    def alone(size):
-        values = moved(size, path.alone)
-        return jnp.stack(
-            [
-                jnp.max(jnp.stack([distance(values, v) for v in of_one]))
-                if of_one
-                else size
-                for of_one in ends
-            ]
-        )
-
-    own = _rms(clean[site.variable].astype(dtype)) if not site.loops else jnp.inf
-    own = jnp.where(jnp.isfinite(own) & (own > 0), own, sigma * 2.0**12)
+    dtype = site.variable.aval.dtype
+    own = _own_size(program, site, clean, sigma)
     if not path.first:
         return jnp.minimum(sigma, own), sigma > own
 
-    def sought(size, _):
-        before, nodes = alone(size), at_nodes(size)
-        gain = jnp.where(before > 0, nodes / jnp.where(before > 0, before, 1), 0)
+    def gain(size):
+        feed = size.astype(dtype) * signs.astype(dtype)
+        noise = Noise({index: feed}, lambda i, x: x)
+        moves = _moves(program, path, reached, noise, {}, clean, sigma.dtype)
+        return jnp.max(moves) / size
 
-        def halved(octaves, _):
-            low, high = octaves
-            middle = (low + high) / 2
-            far = ~(jnp.max(gain * alone(own * 2.0**middle)) <= sigma)
-            return (jnp.where(far, low, middle), jnp.where(far, middle, high)), None
-
-        ends = jnp.asarray(-_OCTAVES, dtype), jnp.zeros((), dtype)
-        (low, high), _ = jax.lax.scan(halved, ends, length=_HALVINGS)
-        return own * 2.0**high, None
-
-    # What is linear up to the examples needs no second look.
-    rounds = _ROUNDS if path.alone else 1
-    size, _ = jax.lax.scan(sought, (own * _START).astype(dtype), length=rounds)
+    gains = jax.lax.map(gain, own * jnp.asarray(_SCALES[: _looks(path)], sigma.dtype))
+    gains = jnp.where(jnp.isfinite(gains) & (gains > 0), gains, jnp.inf)
+    size = jnp.minimum(_share(path, site, num_examples) * sigma / jnp.min(gains), own)
+    # What moves nothing at any size may be as large as it is.
+    size = jnp.where(size > 0, size, own)
     return size, size >= own
 
 
-def _real(variable: Any) -> bool:
-    return jnp.issubdtype(variable.aval.dtype, jnp.floating)
+def _share(path: Path, site: Site, num_examples: int) -> float:
+    """How far the nodes are to move, in σ: the fourth root of the weights per node.
+
+    All noise is heard in the same losses. The relative error of an estimate with N
+    directions, heard as loud as V, is N ΣV / V; the sum of these is least where V is in
+    proportion to √N, and V is to be σ² where the weights are no more than the nodes.
+    """
+    nodes = _nodes(path) / num_examples
+    return max(math.prod(site.shape) / max(nodes, 1), 1) ** 0.25
+
+
+def _nodes(path: Path) -> int:
+    """The size of the first variables with examples, over all iterations of loops."""
+    sizes = [0]
+    for equation in path.first:
+        if equation in path.inner and equation.loop is not None:
+            sizes.append(equation.loop.length * _nodes(path.inner[equation]))
+        else:
+            sizes += [math.prod(v.aval.shape) for v in equation.outputs]
+    return max(sizes)
+
+
+def _looks(path: Path) -> int:
+    """At how many sizes to look: one where all up to the examples is linear."""
+    alone = path.alone or any(p.alone for p in path.inner.values())
+    return len(_SCALES) if alone else 1
+
+
+def _own_size(program: Program, site: Any, clean: Mapping[Variable, Any], sigma: Any):
+    """Of the site's value; within loops of the parameters that it is made of."""
+    variables = [site.variable]
+    if site.loops:
+        variables = [program.inputs[leaf] for leaf in site.leaves]
+    own = jnp.max(jnp.stack([_rms(clean[v].astype(sigma.dtype)) for v in variables]))
+    # Parameters that are zero have no size of their own.
+    return jnp.where(own > 0, own, sigma * 2.0**12)
+
+
+def _moves(
+    program: Program,
+    path: Path,
+    reached: Reached,
+    noise: Noise,
+    inputs: Mapping[Variable, Any],
+    clean: Mapping[Variable, Any],
+    dtype: Any,
+) -> jax.Array:
+    """How far the first variables with examples move, in root mean square.
+
+    Returns:
+      One number per equation of ``path.first``; of a loop, the largest of its body's.
+    """
+
+    def through(equation, reached, noise, operands, clean):
+        if equation not in path.inner:
+            return operands
+        far = _moves_within(
+            equation, path.inner[equation], reached, noise, operands, clean, dtype
+        )
+        return [far] * len(equation.outputs)
+
+    equations = [*path.alone, *path.first]
+    _, values = perturb(
+        program, reached, noise, inputs, clean, equations, through
+    )
+    return jnp.stack(
+        [
+            jnp.max(
+                jnp.stack(
+                    [
+                        values[v]
+                        if e in path.inner
+                        else _distance(values, clean, v, dtype)
+                        for v in e.outputs
+                        if _real(v) and v in values
+                    ]
+                )
+            )
+            for e in path.first
+        ]
+    )
+
+
+def _moves_within(
+    equation: Equation,
+    path: Path,
+    reached: Reached,
+    noise: Noise,
+    operands: Sequence[Any],
+    clean: Mapping[Variable, Any],
+    dtype: Any,
+) -> jax.Array:
+    """The same in the body of a loop, over all of its iterations as they are."""
+    loop = equation.loop
+    assert loop is not None
+    constants, _, slices = loop.apart(operands)
+    tidy_constants, carry, tidy_slices = loop.apart(clean_operands(equation, clean))
+    feeds = {i: noise.feeds[i] for i in reached.sites_in(loop)}
+
+    def step(carry, sliced):
+        tidy_slices, slices, feeds = sliced
+        values = evaluate(loop.body, [*tidy_constants, *carry, *tidy_slices])
+        noisy = dict(zip(loop.body.inputs, [*constants, *carry, *slices], strict=True))
+        far = _moves(
+            loop.body,
+            path,
+            reached,
+            Noise({**noise.feeds, **feeds}, noise.at),
+            noisy,
+            values,
+            dtype,
+        )
+        return list(map(values.read, loop.body.outputs[: loop.num_carry])), far
+
+    _, far = jax.lax.scan(
+        step,
+        carry,
+        (tidy_slices, slices, feeds),
+        length=loop.length,
+        reverse=loop.reverse,
+    )
+    return jnp.max(jnp.sqrt(jnp.mean(far**2, axis=0)))
+
+
+def _distance(
+    values: Environment, clean: Mapping[Variable, Any], variable: Any, dtype: Any
+) -> jax.Array:
+    if variable not in values:
+        return jnp.zeros((), dtype)
+    return _rms(values[variable].astype(dtype) - clean[variable].astype(dtype))
+
+
+def _real(atom: Any) -> bool:
+    return jnp.issubdtype(atom.aval.dtype, jnp.floating)
 
 
 def _rms(values: jax.Array) -> jax.Array:

@@ -11,7 +11,14 @@ from qiaso_jax.node_space.examples import Model
 from qiaso_jax.program.axes import Mixed, Reach, losses_reached
 from qiaso_jax.program.chains import chain_to, data_of
 from qiaso_jax.program.flatten import Equation, Program, flatten
-from qiaso_jax.program.rows import Differs, Twin, nodes_per_example, twin
+from qiaso_jax.program.rows import (
+    Beginning,
+    Differs,
+    Twin,
+    beginning,
+    nodes_per_example,
+    twin,
+)
 from qiaso_jax.program.sites import Site, Sites, find_sites
 
 SPACES = ("node", "example", "weights")
@@ -31,9 +38,8 @@ class Analysis(NamedTuple):
       sites: of ``program``.
       spaces: one of ``SPACES`` per site.
       demand: whose losses the values of variables are needed for.
-      single: ``program`` for one example; ``None`` where it is not needed.
+      single: what ``program`` is for one example; ``None`` where it is not needed.
       asked: indices of the parameters that are asked to be in weight space.
-      chosen: of those that are there as loops use them so often.
       held: as ``sites``, with what is summed up over the examples held.
     """
 
@@ -41,9 +47,8 @@ class Analysis(NamedTuple):
     sites: Sites
     spaces: tuple[str, ...]
     demand: Reach
-    single: Twin | None
+    single: Beginning | None
     asked: frozenset[int]
-    chosen: frozenset[int]
     held: Sites
 
 
@@ -107,14 +112,6 @@ def analyse(model: Model, space: Space) -> Analysis:
 
     sites = found(fixed, bool(asked))
     _refuse_mixed(model, wanted, sites)
-    many = frozenset(
-        leaf
-        for site in sites.sites
-        for leaf in site.leaves
-        if wanted[model.paths[leaf]] == "auto" and _repeats_weights(program, site, model)
-    )
-    if many:
-        sites = found(fixed | many, bool(asked))
     _refuse_unfit(model, wanted, sites)
     held = sites if asked or not sites.meet else found(fixed, True)
     demand = losses_reached(program, model.size, lambda e: e in held.statistics)
@@ -125,7 +122,7 @@ def analyse(model: Model, space: Space) -> Analysis:
         for site in sites.sites
         for leaf in site.leaves
     ):
-        single = _single(model, program, sites)
+        single = _single(model, program)
     spaces = tuple(
         _space(
             program,
@@ -138,7 +135,7 @@ def analyse(model: Model, space: Space) -> Analysis:
         )
         for site in sites.sites
     )
-    return Analysis(program, sites, spaces, demand, single, fixed, many, held)
+    return Analysis(program, sites, spaces, demand, single, fixed, held)
 
 
 def part_of(model: Model, analysis: Analysis, size: int) -> Twin:
@@ -153,9 +150,9 @@ def part_of(model: Model, analysis: Analysis, size: int) -> Twin:
         raise ValueError(_untraceable(model, size, error)) from error
 
 
-def _single(model: Model, program: Program, sites: Sites) -> Twin | None:
+def _single(model: Model, program: Program) -> Beginning | None:
     try:
-        return twin(program, traced(model, 1), sites)
+        return beginning(program, traced(model, 1))
     except ValueError:  # what follows a site may need more examples than one
         return None
 
@@ -233,7 +230,7 @@ def _space(
     program: Program,
     sites: Sites,
     site: Site,
-    single: Twin | None,
+    single: Beginning | None,
     demand: Reach,
     wanted: set[str],
     size: int,
@@ -257,18 +254,22 @@ def _space(
 
 
 def _has_example_map(
-    program: Program, sites: Sites, site: Site, single: Twin, demand: Reach
+    program: Program, sites: Sites, site: Site, single: Beginning, demand: Reach
 ) -> bool:
     """Whether the weights of every example can be moved for themselves.
 
     What else enters on the way to the site has to be apart by example, or shared.
     """
-    if site.loops:
+    steps = chain_to(program, sites, site)
+    if not all(equation in single.equations for equation, _ in steps):
         return False
     return all(
-        not isinstance(demand.variables.get(v), Mixed)
-        or v.aval.shape == single.variables[v].aval.shape
-        for v in data_of(chain_to(program, sites, site))
+        v in single.variables
+        and (
+            not isinstance(demand.variables.get(v), Mixed)
+            or v.aval.shape == single.variables[v].aval.shape
+        )
+        for v in data_of(program, steps)
     )
 
 
@@ -277,23 +278,13 @@ def _prefers_weights(program: Program, site: Site, size: int) -> bool:
 
     Of two ways to move the nodes as far, the one with fewer independent directions has
     the estimate of less variance, in proportion to their numbers: those of the weights
-    and of the reactive nodes. Which nodes react is not known before the function runs;
-    half are assumed to.
+    and of the reactive nodes, in all iterations of a loop. Which nodes react is not
+    known before the function runs; half are assumed to. In recurrent networks all do,
+    and noise at weights that are used again and again was measured to be the better
+    down to half as many nodes as weights.
     """
-    if site.axis is None or site.loops:
+    if site.axis is None:
         return False
-    return 2 * _num_weights(program, site) <= nodes_per_example(site, size)
-
-
-def _num_weights(program: Program, site: Site) -> int:
-    return sum(program.inputs[leaf].aval.size for leaf in site.leaves)
-
-
-def _repeats_weights(program: Program, site: Site, model: Model) -> bool:
-    """Whether a loop uses weights so often that noise at them tells more.
-
-    Noise at the nodes of every iteration has that many directions more, of each
-    example for itself; noise at the weights has theirs, for all examples together.
-    """
-    del program, site, model
-    return False
+    nodes_per_weight = 0.5 if site.loops else 2
+    weights = sum(program.inputs[leaf].aval.size for leaf in site.leaves)
+    return nodes_per_weight * weights <= nodes_per_example(site, size)

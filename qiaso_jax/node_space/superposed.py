@@ -1,5 +1,6 @@
 """One step's superposition: the examples, their clean values, and the noise there."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 
 from qiaso_jax.node_space.examples import Model, telling_examples
 from qiaso_jax.node_space.noise import REACH, ExampleNoise, NodeNoise, SiteNoise
-from qiaso_jax.node_space.scaling import Path, noise_size, path_of
+from qiaso_jax.node_space.scaling import noise_size, path_of
 from qiaso_jax.node_space.spaces import (
     FEWER_EXAMPLES,
     Analysis,
@@ -17,7 +18,7 @@ from qiaso_jax.node_space.spaces import (
     part_of,
 )
 from qiaso_jax.program.axes import ExampleAxis, Mixed
-from qiaso_jax.program.chains import along, chain_to, data_of
+from qiaso_jax.program.chains import chain_to, data_of
 from qiaso_jax.program.flatten import (
     Environment,
     Equation,
@@ -26,7 +27,7 @@ from qiaso_jax.program.flatten import (
     evaluate,
     variables_of,
 )
-from qiaso_jax.program.passes import Noise, Reached, harvest, perturb
+from qiaso_jax.program.passes import Noise, Reached, chains, harvest, perturb
 from qiaso_jax.program.reactive import reactive_nodes
 from qiaso_jax.program.rows import (
     Twin,
@@ -35,7 +36,6 @@ from qiaso_jax.program.rows import (
     looked_up,
     taken,
 )
-from qiaso_jax.program.sites import Site
 
 
 class Superposed(NamedTuple):
@@ -164,8 +164,10 @@ def superpose(
         if space == "example":
             noises.append(_example_noise(model, analysis, i, clean, drawn, sigma, kind))
         elif space == "weights":
-            path = _path_in(drawn, path_of(analysis.program, analysis.sites, i))
-            far, _ = noise_size(program, sites, i, path, clean, sigma)
+            path = path_of(analysis.program, analysis.sites, i)
+            if drawn.twin is not None:
+                path = path.translated(drawn.twin.equations)
+            far, _ = noise_size(program, sites, i, path, clean, sigma, size)
             noises.append(NodeNoise(site, kind, far, None, sigma / far))
         else:
             noises.append(NodeNoise(site, kind, sigma, masks[i]))
@@ -251,13 +253,6 @@ def _wanted(program: Program, part: Twin, analysis: Analysis) -> set[Variable]:
     return wanted
 
 
-def _path_in(drawn: _Drawn, path: Path) -> Path:
-    if drawn.twin is None:
-        return path
-    images = drawn.twin.equations
-    return Path(*(tuple(images[e] for e in equations) for equations in path))
-
-
 def _example_noise(
     model: Model,
     analysis: Analysis,
@@ -272,34 +267,44 @@ def _example_noise(
     assert single is not None
     assert site.axis is not None
     leaves, axis, size = sorted(site.leaves), site.axis, drawn.share.shape[0]
-    shared, rows = Environment(single.program.constants), {}
-    for variable in data_of(chain_to(analysis.program, analysis.sites, site)):
+    steps = chain_to(analysis.program, analysis.sites, site)
+    shared, rows = Environment(single.program.constants), Environment()
+    for variable in data_of(analysis.program, steps):
         here = variable if drawn.twin is None else drawn.twin.variables[variable]
-        image = single.variables[variable]
         where = analysis.demand.variables.get(variable)
         if isinstance(where, ExampleAxis):
-            rows[image] = by_example(clean[here], where, size)
-        elif here in clean:
-            shared[image] = clean[here]
-    twin_site: Site = single.sites.sites[index]
-    steps = chain_to(single.program, single.sites, twin_site)
-    names = list(rows)
+            rows[single.variables[variable]] = by_example(clean[here], where, size)
+        else:
+            shared[single.variables[variable]] = clean[here]
+    alone = dataclasses.replace(
+        analysis.sites,
+        sites=(
+            dataclasses.replace(
+                site,
+                variable=single.variables[site.variable],
+                loops=tuple(single.loops[loop.body] for loop in site.loops),
+            ),
+        ),
+        carried={single.equations[equation]: through for equation, through in steps},
+    )
     weights = [model.leaves[leaf] for leaf in leaves]
 
     def of_one(moved, row):
-        data = Environment(shared)
-        data.update(zip(names, row, strict=True))
-
         def chain(weights):
-            start = {
-                single.program.inputs[i]: w for i, w in zip(leaves, weights, strict=True)
-            }
-            return along(steps, start, data)[twin_site.variable]
+            inputs = Environment(zip(single.program.inputs, model.leaves, strict=False))
+            inputs.update(
+                (single.program.inputs[leaf], w)
+                for leaf, w in zip(leaves, weights, strict=True)
+            )
+            return chains(single.program, alone, inputs, {**shared, **row})[0]
 
         return jax.jvp(chain, (weights,), (moved,))[1]
 
     def move(moved):
-        return from_examples(jax.vmap(of_one)(moved, list(rows.values())), axis)
+        return from_examples(jax.vmap(of_one)(moved, rows), axis)
 
+    # What does not depend on the noise, such as clean iterations of a loop, is
+    # evaluated here and not for every candidate.
     shapes = [jax.ShapeDtypeStruct(w.shape, w.dtype) for w in weights]
-    return ExampleNoise(shapes, move, kind, sigma, size)
+    still = [jnp.zeros((size, *w.shape), w.dtype) for w in weights]
+    return ExampleNoise(shapes, jax.linearize(move, still)[1], kind, sigma, size)

@@ -1,15 +1,8 @@
 """The affine chains from parameters to sites, one equation after the other."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from qiaso_jax.program.flatten import (
-    Environment,
-    Equation,
-    Program,
-    Variable,
-    bind,
-)
+from qiaso_jax.program.flatten import Equation, Program, Variable
 from qiaso_jax.program.sites import Site, Sites
 
 Step = tuple[Equation, frozenset[int]]
@@ -70,25 +63,13 @@ def kind(program: Program, sites: Sites, site: Site, leaf: int) -> str:
     return "weights" if site.axis is None else "linear"
 
 
-def data_of(steps: list[Step]) -> list[Variable]:
-    """The variables that a chain takes as they are."""
+def data_of(program: Program, steps: list[Step]) -> list[Variable]:
+    """The variables, in no loop, that a chain takes as they are."""
     found: dict[Variable, None] = {}
     for equation, positions in steps:
+        if equation not in program.equations:
+            continue
         for p, atom in enumerate(equation.inputs):
             if p not in positions and isinstance(atom, Variable):
                 found[atom] = None
     return list(found)
-
-
-def along(
-    steps: list[Step], start: Mapping[Variable, Any], data: Environment
-) -> Environment:
-    """Evaluates a chain that enters no loop, from its parameters on."""
-    chain = Environment(start)
-    for equation, positions in steps:
-        operands = [
-            chain.read(a) if p in positions else data.read(a)
-            for p, a in enumerate(equation.inputs)
-        ]
-        chain.update(zip(equation.outputs, bind(equation, operands), strict=True))
-    return chain

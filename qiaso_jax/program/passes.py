@@ -66,6 +66,31 @@ def harvest(
     return found, (clean, extras)
 
 
+def chains(
+    program: Program,
+    sites: Sites,
+    leaves: Environment,
+    data: Mapping[Variable, Any],
+) -> dict[int, Any]:
+    """v of all sites, by index, from what their chains alone are made of.
+
+    Args:
+      program: a flattened function.
+      sites: of ``program``.
+      leaves: the values of the parameters, by their variables.
+      data: clean values of all else that the chains look at outside of loops.
+    """
+    indices = range(len(sites.sites))
+    known = Environment(data)
+    return _walk(
+        program, None, sites, Environment(leaves), known, _nothing, indices, ()
+    )[0]
+
+
+def _nothing(index: int, program: Program, clean: Environment) -> None:
+    del index, program, clean
+
+
 def _walk(
     program: Program,
     body: Program | None,
@@ -173,9 +198,13 @@ class Reached:
         """Whether an equation has to be evaluated."""
         if equation in self._sites.cut:
             return False
-        if equation.loop is not None and equation.loop in self._entered:
-            return True
-        return any(self(equation, p, a) for p, a in enumerate(equation.inputs))
+        return self.enters(equation) or any(
+            self(equation, p, a) for p, a in enumerate(equation.inputs)
+        )
+
+    def enters(self, equation: Equation) -> bool:
+        """Whether an equation is a loop with noisy sites within."""
+        return equation.loop is not None and equation.loop in self._entered
 
     def sites_in(self, loop: Loop) -> list[int]:
         """Indices of the noisy sites within a loop, at any depth."""
@@ -224,6 +253,12 @@ class Reached:
                 self.variables.add(variable)
 
 
+Through = Callable[
+    [Equation, Reached, Noise, list[Any], Mapping[Variable, Any]], list[Any]
+]
+"""Evaluates a loop on noisy operands, given the clean values around it."""
+
+
 def perturb(
     program: Program,
     reached: Reached,
@@ -231,6 +266,7 @@ def perturb(
     inputs: Mapping[Variable, Any],
     clean: Mapping[Variable, Any],
     equations: Iterable[Equation] | None = None,
+    through: Through | None = None,
 ) -> tuple[list[Any], Environment]:
     """A noisy pass.
 
@@ -241,6 +277,7 @@ def perturb(
       inputs: noisy values of those inputs that noise reaches.
       clean: the clean values of all variables.
       equations: those to evaluate; all that noise reaches if None.
+      through: what takes the place of a noisy loop, if not that.
 
     Returns:
       The results of ``program``, and the values of variables that noise reaches.
@@ -264,7 +301,8 @@ def perturb(
             continue
         operands = [read(equation, p, a) for p, a in enumerate(equation.inputs)]
         if equation.loop is not None:
-            outputs = _noisy_loop(equation, reached, noise, operands, clean)
+            enter = through or _noisy_loop
+            outputs = enter(equation, reached, noise, operands, clean)
         elif any(map(reached.cuts, equation.bodies)):
             run = _noisy_while if equation.name == "while" else _noisy_cond
             outputs = run(equation, reached, noise, operands, clean)
@@ -298,7 +336,8 @@ def _both(
     return list(map(values.read, body.outputs)), results
 
 
-def _clean_operands(equation: Equation, clean: Mapping[Variable, Any]) -> list[Any]:
+def clean_operands(equation: Equation, clean: Mapping[Variable, Any]) -> list[Any]:
+    """The operands of an equation as they are without noise."""
     return [clean[a] if isinstance(a, Variable) else a.val for a in equation.inputs]
 
 
@@ -314,7 +353,7 @@ def _noisy_loop(
     assert loop is not None
     constants, carry, slices = loop.apart(operands)
     clean_constants, clean_carry, clean_slices = loop.apart(
-        _clean_operands(equation, clean)
+        clean_operands(equation, clean)
     )
     inner = reached.sites_in(loop)
     feeds = {i: noise.feeds[i] for i in inner}
@@ -349,7 +388,7 @@ def _noisy_cond(
     clean: Mapping[Variable, Any],
 ) -> list[Any]:
     index, *noisy = operands
-    tidy = _clean_operands(equation, clean)[1:]
+    tidy = clean_operands(equation, clean)[1:]
     branches = [
         lambda tidy, noisy, body=body: _both(body, reached, noise, tidy, noisy)[1]
         for body in equation.bodies
@@ -367,7 +406,7 @@ def _noisy_while(
     condition, body = equation.bodies
     start = equation.params["cond_nconsts"]
     end = start + equation.params["body_nconsts"]
-    tidy = _clean_operands(equation, clean)
+    tidy = clean_operands(equation, clean)
 
     def goes_on(carried):
         return run(condition, [*operands[:start], *carried[1]])[0]

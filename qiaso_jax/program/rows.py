@@ -7,8 +7,8 @@ dropout mask or batch statistics, is that of the whole batch.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,23 +65,52 @@ def twin(whole: Program, part: Program, sites: Sites) -> Twin:
     )
 
 
+class Beginning(NamedTuple):
+    """As much of a program as is the same for other many examples.
+
+    Attributes:
+      program: for those.
+      variables: those of ``program`` by those of the whole.
+      equations: likewise.
+      loops: by their bodies in the whole.
+    """
+
+    program: Program
+    variables: Mapping[Variable, Variable]
+    equations: Mapping[Equation, Equation]
+    loops: Mapping[Program, Loop]
+
+
+def beginning(whole: Program, part: Program) -> Beginning:
+    """What ``whole`` and ``part`` have in common up to where they part."""
+    pairing = _Pairing()
+    try:
+        pairing.program(whole, part)
+    except Differs:
+        pass  # what was paired before that stands
+    images = (pairing.equations.get(equation) for equation in whole.equations)
+    program = dataclasses.replace(
+        part, equations=tuple(e for e in images if e is not None), outputs=()
+    )
+    return Beginning(program, pairing.variables, pairing.equations, pairing.loops)
+
+
 class _Pairing:
     def __init__(self):
         self.variables: dict[Variable, Variable] = {}
         self.equations: dict[Equation, Equation] = {}
         self._programs: dict[Program, Program] = {}
-        self._loops: dict[Program, Loop] = {}
+        self.loops: dict[Program, Loop] = {}
 
     def program(self, whole: Program, part: Program) -> Program:
-        names = [e.name for e in whole.equations]
-        others = [e.name for e in part.equations]
-        if names != others or len(whole.inputs) != len(part.inputs):
-            raise Differs("its operations are others for another number of examples")
         self._pair(whole.inputs, part.inputs)
         self._pair(whole.constants, part.constants)
+        equations = tuple(map(self._equation, whole.equations, part.equations))
+        if len(whole.equations) != len(part.equations):
+            raise Differs("its operations are others for another number of examples")
         program = Program(
             inputs=part.inputs,
-            equations=tuple(map(self._equation, whole.equations, part.equations)),
+            equations=equations,
             constants={
                 v: _value(whole.constants[image], part.constants[v])
                 for image, v in zip(whole.constants, part.constants, strict=True)
@@ -92,24 +121,20 @@ class _Pairing:
         self._programs[whole] = program
         return program
 
-    def _pair(self, whole: Iterable[Variable], part: Iterable[Variable]) -> None:
-        try:
-            self.variables.update(zip(whole, part, strict=True))
-        except ValueError as error:
-            raise Differs(
-                "its constants are others for another number of examples"
-            ) from error
+    def _pair(self, whole: Collection[Variable], part: Collection[Variable]) -> None:
+        if len(whole) != len(part):
+            raise Differs("its constants are others for another number of examples")
+        self.variables.update(zip(whole, part, strict=True))
 
     def _equation(self, whole: Equation, part: Equation) -> Equation:
-        if len(whole.bodies) != len(part.bodies):
-            raise Differs("its branches are others for another number of examples")
+        names = whole.name, len(whole.inputs), len(whole.bodies)
+        if names != (part.name, len(part.inputs), len(part.bodies)):
+            raise Differs("its operations are others for another number of examples")
         loop = part.loop
         if loop is not None and whole.loop is not None:
             loop = loop._replace(body=self.program(whole.loop.body, loop.body))
-            self._loops[whole.loop.body] = loop
+            self.loops[whole.loop.body] = loop
         self._pair(whole.outputs, part.outputs)
-        if len(whole.inputs) != len(part.inputs):
-            raise Differs("its operands are others for another number of examples")
         equation = dataclasses.replace(
             part,
             inputs=tuple(map(_operand, whole.inputs, part.inputs)),
@@ -133,7 +158,7 @@ class _Pairing:
             site,
             variable=self.variables[site.variable],
             uses=frozenset(map(self._use, site.uses)),
-            loops=tuple(self._loops[loop.body] for loop in site.loops),
+            loops=tuple(self.loops[loop.body] for loop in site.loops),
             enters=site.enters and self.equations[site.enters],
         )
 

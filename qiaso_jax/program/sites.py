@@ -137,7 +137,7 @@ def find_sites(
     while True:
         search = _Search(
             program, num_parameters, in_weight_space | set(mixers), closed,
-            set(strict.statuses), reach,
+            set(held.statuses), reach,
         )  # fmt: skip
         if search.outside:
             closed |= search.outside
