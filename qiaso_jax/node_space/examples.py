@@ -47,9 +47,7 @@ class Model(NamedTuple):
     def resized(self, size: int) -> list[jax.ShapeDtypeStruct]:
         """The shapes of ``batch`` for another number of examples."""
         return [
-            jax.ShapeDtypeStruct(
-                (*x.shape[:axis], size, *x.shape[axis + 1 :]), x.dtype
-            )
+            jax.ShapeDtypeStruct((*x.shape[:axis], size, *x.shape[axis + 1 :]), x.dtype)
             for x, axis in zip(self.batch, self.axes, strict=True)
         ]
 
@@ -165,7 +163,9 @@ def _of_length(arguments: list[_Argument], size: int) -> set[str]:
     """Names of arguments all of whose arrays have ``size`` entries along axis 0."""
     arrays = [a for a in arguments if a.is_array]
     fitting = {a.name for a in arrays if a.value.ndim and a.value.shape[0] == size}
-    return fitting - {a.name for a in arrays if a.value.ndim and a.value.shape[0] != size}
+    return fitting - {
+        a.name for a in arrays if a.value.ndim and a.value.shape[0] != size
+    }
 
 
 def _named(
@@ -180,9 +180,11 @@ def _named(
         )
     axes: list[int | None] = []
     for argument in arguments:
-        axis = names[argument.name] if isinstance(names, Mapping) and (
-            argument.name in names
-        ) else 0
+        axis = (
+            names[argument.name]
+            if isinstance(names, Mapping) and (argument.name in names)
+            else 0
+        )
         carries = (
             argument.name in names
             and argument.is_array
@@ -192,7 +194,10 @@ def _named(
         axes.append(axis if carries else None)
     if isinstance(names, Mapping):
         for name, axis in names.items():
-            if not any(a.name == name and x is not None for a, x in zip(arguments, axes, strict=True)):
+            if not any(
+                a.name == name and x is not None
+                for a, x in zip(arguments, axes, strict=True)
+            ):
                 raise ValueError(
                     f"batch_argnames says that axis {axis} of {name!r} counts the "
                     f"{size} examples, but none of its arrays has that many there."

@@ -2,7 +2,7 @@
 
 One step: the clean pass, the choice of examples, the noise at the sites, the losses of
 all candidates, their amplitudes, and the expected displacement, brought back to the
-parameters. Where the noise goes is found by ``qiaso_jax.sites``.
+parameters.
 """
 
 from typing import Any
@@ -66,13 +66,27 @@ def node_qiaso(
     loss over the lowest, with 10 % of uniform draws, and weighted by the inverse
     probability.
 
-    The sites are found in the jaxpr of ``value_fn``, so any model will do. Parameters
-    that enter in no linear way, or inside a ``while`` loop or a data-dependent
-    ``cond``, get noise themselves, from the same forward passes. A parameter under
-    ``stop_gradient`` stays as it is. Functions that mix examples, such as batch norm
-    in training mode, work, but what one example's noise does to another's loss is
-    not credited, and a layer's statistics are those of the examples selected: prefer
-    stored statistics, or ``examples=1.0``. Call ``update`` within ``jax.jit``.
+    **What it estimates.** Where ``jax.grad`` of the mean loss is defined, ĝ is that
+    in expectation, for small σ; elsewhere it is the gradient of the loss smoothed by
+    the noise. ``stop_gradient`` ends noise: what follows sees the clean value, so the
+    straight-through spelling of a quantiser, ``w + stop_gradient(q(w) - w)``, works by
+    itself. Rules of ``custom_jvp`` and ``custom_vjp`` are not read: what counts is what
+    the function computes.
+
+    **Where the noise is.** The sites are found in the jaxpr of ``value_fn``, by what
+    is known of JAX's primitives, so any model will do; ``node_sites`` lists them.
+    A parameter is in node space where it enters linearly, in loops too, and where
+    nothing brings the noise of one example to the losses of others. All others get
+    noise themselves, which all examples share, from the same forward passes: those
+    that enter a rounding, a linear solver, a ``while`` loop or a data-dependent
+    ``cond``, and those whose nodes meet other examples in a reversed batch, a
+    contrastive loss, or batch statistics. Noise at weights is such that the nodes
+    behind them move by σ, or by (weights per node)^¼ σ where there are more weights,
+    in whatever unit a parameter is written, and at most by its own size.
+
+    With ``space="node"`` a parameter that cannot be in node space is refused. Batch
+    statistics are then held at their clean values: ĝ is the gradient with the
+    statistics held. Call ``update`` within ``jax.jit``.
 
     Args:
       num_candidates: K, even: candidates come in antithetic pairs.
@@ -85,18 +99,21 @@ def node_qiaso(
         ``optax.adam(1e-3)``.
       examples: f in (0, 1], the fraction of the minibatch candidates are evaluated for.
         1 for losses that do not tell how far an example is from being right, such as
-        the 0–1 loss.
+        the 0–1 loss. ``None`` for a quarter, or all where the loss of an example
+        depends on others, as with batch statistics.
       noise: "rademacher" (the cheapest, and the lowest variance) or "gaussian".
       reactive_only: whether only nodes that can react get noise.
       candidate_batch_size: how many candidates are evaluated at a time, which bounds
         the memory; the largest even divisor of K up to it is used. ``None`` for
         8 / ``examples``, so 6 of 30 for all examples and all 30 for a quarter.
       batch_argnames: the arguments of ``value_fn`` that carry the batch along the
-        first axes of their arrays; ``None`` for all those whose arrays all do.
+        first axes of their arrays, or a mapping of those to the axis that does, such as
+        ``{"x": 1, "y": 0}``; ``None`` for all whose first axes have that length.
+        What may be a part of the batch or not is taken for one, with a warning.
       space: where the noise goes. "node": added to the outputs; "example": to the
         weights, of every example for itself; "weights": to the weights, of all
-        examples alike; "auto": the one of less variance for each site; or a mapping
-        of the paths that ``node_sites`` lists to these.
+        examples alike; "auto": of those that are right, the one of less variance for
+        each site; or a mapping of the paths that ``node_sites`` lists to these.
       key: an int or a PRNG key.
 
     Returns:
@@ -115,7 +132,8 @@ def node_qiaso(
       TypeError, ValueError: if an argument is of the wrong type or out of range; in
         ``update`` if ``params`` or ``value_fn`` is missing, if the losses are not one
         array of shape ``[B]``, if the batch cannot be told from the other arguments,
-        or if no parameter enters linearly.
+        if ``space`` asks for what is not right, if a parameter is complex, or if there
+        is nothing to move.
 
     Examples:
       >>> import jax, jax.numpy as jnp, optax, qiaso_jax
@@ -224,9 +242,7 @@ def node_qiaso(
         losses = pairs.map(losses_of_pair)
 
         # Amplify.
-        weights, log_p = pair_weights(
-            losses, eta_now, sigma_now, superposed.share
-        )
+        weights, log_p = pair_weights(losses, eta_now, sigma_now, superposed.share)
         info = _measure(
             losses,
             log_p,

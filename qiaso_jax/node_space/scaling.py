@@ -192,9 +192,7 @@ def _moves(
         return [far] * len(equation.outputs)
 
     equations = [*path.alone, *path.first]
-    _, values = perturb(
-        program, reached, noise, inputs, clean, equations, through
-    )
+    _, values = perturb(program, reached, noise, inputs, clean, equations, through)
     return jnp.stack(
         [
             jnp.max(

@@ -75,9 +75,7 @@ def traced(model: Model, size: int) -> Program:
         program = flatten(losses, *leaves, *model.resized(size))
         shape = program.outputs[0].aval.shape
         if shape != (size,):
-            raise ValueError(
-                f"it returns losses of shape {shape} for {size} examples"
-            )
+            raise ValueError(f"it returns losses of shape {shape} for {size} examples")
     except (TypeError, ValueError) as error:
         raise ValueError(_untraceable(model, size, error)) from error
     return program

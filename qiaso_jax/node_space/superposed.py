@@ -233,9 +233,7 @@ def _draw(
         taken(x, where, model.size, rows)
         for x, where in zip(model.batch, model.statuses, strict=True)
     ]
-    return _Drawn(
-        part.program, part, batch, known, evaluated, share, jnp.mean(losses)
-    )
+    return _Drawn(part.program, part, batch, known, evaluated, share, jnp.mean(losses))
 
 
 def _wanted(program: Program, part: Twin, analysis: Analysis) -> set[Variable]:

@@ -117,7 +117,9 @@ class _Follow:
     ) -> Status:
         # In the order of the entries, those of one example are this far from the
         # next one's; the axis that counts in such steps is the one.
-        stride = where.repeats * math.prod(_shape(source)[where.axis - self._depth + 1 :])
+        stride = where.repeats * math.prod(
+            _shape(source)[where.axis - self._depth + 1 :]
+        )
         step = 1
         for axis in reversed(range(len(_shape(target)))):
             length = _shape(target)[axis]
@@ -423,6 +425,9 @@ def variables_within(program: Program) -> Iterable[Variable]:
     yield from program.constants
     for equation in program.equations:
         yield from equation.outputs
-        for inner in (*equation.bodies, *([equation.loop.body] if equation.loop else ())):
+        for inner in (
+            *equation.bodies,
+            *([equation.loop.body] if equation.loop else ()),
+        ):
             yield from variables_within(inner)
     yield from variables_of(program.outputs)

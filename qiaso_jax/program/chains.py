@@ -66,8 +66,9 @@ def kind(program: Program, sites: Sites, site: Site, leaf: int) -> str:
 def data_of(program: Program, steps: list[Step]) -> list[Variable]:
     """The variables, in no loop, that a chain takes as they are."""
     found: dict[Variable, None] = {}
+    outside = set(program.equations)
     for equation, positions in steps:
-        if equation not in program.equations:
+        if equation not in outside:
             continue
         for p, atom in enumerate(equation.inputs):
             if p not in positions and isinstance(atom, Variable):

@@ -12,6 +12,7 @@ import jax
 from jax.extend import core as jex
 from jax.extend.core import primitives as extended
 
+
 def _traced(function: Any, *args: Any) -> dict[str, Any]:
     """The primitives that a function is made of, by name."""
     equations = jax.make_jaxpr(function)(*args).jaxpr.eqns
@@ -65,9 +66,7 @@ def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
     return len(constants), len(carry)
 
 
-def bind(
-    primitive: Any, params: dict[str, Any], operands: Iterable[Any]
-) -> list[Any]:
+def bind(primitive: Any, params: dict[str, Any], operands: Iterable[Any]) -> list[Any]:
     """Evaluates one equation on ``operands``."""
     params = primitive.get_bind_params(params)
     # Some versions return the functions among the parameters apart.

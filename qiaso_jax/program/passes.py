@@ -60,9 +60,7 @@ def harvest(
     clean.update(looked_up)
     for variable, value in chains.items():
         clean.setdefault(variable, jax.lax.stop_gradient(value))
-    found, extras = _walk(
-        program, None, sites, chains, clean, visit, wanted, evaluated
-    )
+    found, extras = _walk(program, None, sites, chains, clean, visit, wanted, evaluated)
     return found, (clean, extras)
 
 
@@ -148,9 +146,7 @@ def _loop(
         clean = Environment(loop.body.constants)
         for variable, value in zip(loop.body.inputs, inputs, strict=True):
             clean[variable] = jax.lax.stop_gradient(value)
-        inner = _walk(
-            loop.body, loop.body, sites, chains, clean, visit, wanted, None
-        )
+        inner = _walk(loop.body, loop.body, sites, chains, clean, visit, wanted, None)
         return [*map(clean.read, loop.body.outputs), inner]
 
     *outputs, (found, extras) = scan(loop, body, operands)

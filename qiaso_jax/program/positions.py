@@ -71,9 +71,7 @@ def aligned(
         for i, place in enumerate(places):
             if place is None or column.shape[i] != shape[axis]:
                 continue
-            count = np.arange(shape[axis]).reshape(
-                -1, *[1] * (column.ndim - i - 1)
-            )
+            count = np.arange(shape[axis]).reshape(-1, *[1] * (column.ndim - i - 1))
             if np.array_equal(column, np.broadcast_to(count, column.shape)):
                 pairs.append((axis, place))
     return pairs

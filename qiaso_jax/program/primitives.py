@@ -122,7 +122,9 @@ def _sliced(equation: Equation) -> list[Axes]:
     operand, *indices = equation.inputs
     strides = equation.params.get("strides") or (1,) * _rank(operand)
     sizes = zip(_shape(operand), _shape(equation.outputs[0]), strides, strict=True)
-    lost = {i for i, (size, out, stride) in enumerate(sizes) if (size, 1) != (out, stride)}
+    lost = {
+        i for i, (size, out, stride) in enumerate(sizes) if (size, 1) != (out, stride)
+    }
     return [_kept_but(operand, lost), *map(_lost, indices)]
 
 
@@ -139,9 +141,7 @@ def _reversed(equation: Equation) -> list[Axes]:
 
 def _stacked(equation: Equation) -> list[Axes]:
     axis = equation.params["axis"]
-    return [
-        tuple(i + (i >= axis) for i in range(_rank(a))) for a in equation.inputs
-    ]
+    return [tuple(i + (i >= axis) for i in range(_rank(a))) for a in equation.inputs]
 
 
 def _unstacked(equation: Equation) -> list[Axes]:
@@ -208,11 +208,17 @@ def _windowed(equation: Equation) -> list[Axes]:
 
 def _gathered(equation: Equation) -> list[Axes]:
     operand, indices = equation.inputs
-    numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
+    numbers, sizes = (
+        equation.params["dimension_numbers"],
+        equation.params["slice_sizes"],
+    )
     offsets = iter(numbers.offset_dims)
     lost: list[int | None] = [None] * _rank(operand)
     for axis in range(_rank(operand)):
-        if axis in numbers.collapsed_slice_dims or axis in numbers.operand_batching_dims:
+        if (
+            axis in numbers.collapsed_slice_dims
+            or axis in numbers.operand_batching_dims
+        ):
             continue
         out = next(offsets)
         whole = sizes[axis] == _shape(operand)[axis]
@@ -313,7 +319,9 @@ def _reduces(name: str) -> Callable[[Equation], list[tuple[int, ...]]]:
 
 def _entries(names: str, entry: Rule) -> dict[Any, Rule]:
     return {
-        found: entry for n in names.split() if (found := compat.primitive(n)) is not None
+        found: entry
+        for n in names.split()
+        if (found := compat.primitive(n)) is not None
     }
 
 
@@ -354,7 +362,9 @@ RULES: dict[Any, Rule] = {
     **_entries("dynamic_update_slice", Rule(_updated, linear=_both, joint=True)),
     **_entries("gather", Rule(_gathered, linear=_first)),
     **_entries("scatter_add", Rule(_scattered, linear=_positions(0, 2), joint=True)),
-    **_entries("scatter scatter_sub scatter_mul scatter_min scatter_max", Rule(_scattered)),
+    **_entries(
+        "scatter scatter_sub scatter_mul scatter_min scatter_max", Rule(_scattered)
+    ),
     **_entries("pad", Rule(_padded, linear=_both, joint=True)),
     **_entries("concatenate", Rule(_axis("dimension"), linear=_all, joint=True)),
     **_entries("stack", Rule(_stacked, linear=_all, joint=True)),
@@ -385,6 +395,9 @@ RULES: dict[Any, Rule] = {
         Rule(_leading(2)),
     ),
     **_entries("tridiagonal_solve", Rule(_leading(2))),
-    **_entries("random_bits random_gamma random_split random_unwrap random_wrap", Rule(_of_keys)),
+    **_entries(
+        "random_bits random_gamma random_split random_unwrap random_wrap",
+        Rule(_of_keys),
+    ),
 }
 """By primitive; see ``rule``."""

@@ -61,7 +61,10 @@ def reactive_nodes(
             moved[equation.outputs[0]] = tuple(
                 bind(
                     equation,
-                    [_moved_or_clean(moved, clean, a, i, inputs) for a in equation.inputs],
+                    [
+                        _moved_or_clean(moved, clean, a, i, inputs)
+                        for a in equation.inputs
+                    ],
                 )[0]
                 for i in (0, 1)
             )  # pyright: ignore[reportArgumentType]

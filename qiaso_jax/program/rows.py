@@ -201,7 +201,9 @@ def from_examples(value: jax.Array, where: ExampleAxis) -> jax.Array:
     return rows.reshape(*shape[:axis], shape[axis] * size, *shape[axis + 1 :])
 
 
-def taken(value: jax.Array, where: ExampleAxis, size: int, rows: jax.Array) -> jax.Array:
+def taken(
+    value: jax.Array, where: ExampleAxis, size: int, rows: jax.Array
+) -> jax.Array:
     """The entries of some of ``size`` examples."""
     axis, repeats = where
     starts = np.arange(0, value.shape[axis], size * repeats)
@@ -234,9 +236,7 @@ def looked_up(
       Values of variables of ``part``, and the equations that have to be evaluated for
       those wanted that are not among them.
     """
-    images = {
-        part.variables[v]: v for v in values if v in part.variables
-    }
+    images = {part.variables[v]: v for v in values if v in part.variables}
     counting = _counting(part.program)
     found: dict[Variable, Any] = {}
     needed: set[Equation] = set()

@@ -181,26 +181,34 @@ def _for_solvers(program: Program) -> set[Equation]:
     the one that counts.
     """
     found: set[Equation] = set()
-    for equation in program.equations:
-        for inner in _inner(equation):
-            found |= _for_solvers(inner)
+    _solving_inputs(program, found)
+    return found
+
+
+def _solving_inputs(program: Program, found: set[Equation]) -> list[bool]:
+    """Which inputs only solvers see; adds their ``stop_gradient`` to ``found``."""
     others = set(variables_of(program.outputs))
     solving: set[Variable] = set()
     for equation in reversed(program.equations):
-        inputs = list(variables_of(equation.inputs))
+        outputs = set(equation.outputs)
         if equation.primitive is compat.primitive("linear_solve"):
             lengths = equation.params["const_lengths"]
-            matrix = equation.inputs[: lengths.matvec]
-            right = equation.inputs[sum(lengths) :]
-            others.update(variables_of([*matrix, *right]))
-            solving.update(inputs)
-        elif set(equation.outputs) & solving and not set(equation.outputs) & others:
-            solving.update(inputs)
+            factors = range(lengths.matvec, sum(lengths))
+            only = [i in factors for i in range(len(equation.inputs))]
+        elif equation.loop is not None:
+            only = _solving_inputs(equation.loop.body, found)
+        elif outputs & solving and not outputs & others:
+            only = [True] * len(equation.inputs)
             if _stops(equation):
                 found.add(equation)
         else:
-            others.update(inputs)
-    return found
+            for body in equation.bodies:
+                _solving_inputs(body, found)
+            only = [False] * len(equation.inputs)
+        for atom, alone in zip(equation.inputs, only, strict=True):
+            if isinstance(atom, Variable):
+                (solving if alone else others).add(atom)
+    return [v in solving and v not in others for v in program.inputs]
 
 
 class _Search:
@@ -302,7 +310,9 @@ class _Search:
                 self._settle(variable, [(equation, position)], loops)
         if through:
             self.carried[equation] = through
-            leaves = [self._open[v] for p, v in enumerate(variables) if p in through and v]
+            leaves = [
+                self._open[v] for p, v in enumerate(variables) if p in through and v
+            ]
             for output in equation.outputs:
                 self._open[output] = frozenset().union(*leaves)
         for output in equation.outputs:
@@ -324,7 +334,9 @@ class _Search:
         opened = frozenset(p for p, flag in enumerate(is_open) if flag)
         if not opened or known.linear is None:
             return frozenset()
-        if not all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in equation.outputs):
+        if not all(
+            jnp.issubdtype(v.aval.dtype, jnp.floating) for v in equation.outputs
+        ):
             return frozenset()
         linear = opened & known.linear(equation)
         if known.with_data:
@@ -374,9 +386,7 @@ class _Search:
             status = self._status(uses)
             axis = status if isinstance(status, ExampleAxis) else None
             owners = [o for o, _ in uses if isinstance(o, Equation) and not _stops(o)]
-            first = min(
-                owners, key=lambda e: self._order[e.outputs[0]], default=None
-            )
+            first = min(owners, key=lambda e: self._order[e.outputs[0]], default=None)
             found.append(Site(variable, frozenset(uses), leaves, axis, loops, first))
         found.sort(key=lambda site: self._order[site.variable])
         return found
