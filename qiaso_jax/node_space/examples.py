@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from qiaso_jax._arguments import PyTree
 from qiaso_jax.evaluation import accepted_arguments
 from qiaso_jax.program.axes import ExampleAxis
-from qiaso_jax.program.flatten import flatten, variables_of
+from qiaso_jax.program.flatten import Program, flatten, variables_of
 
 UNIFORM_SHARE = 0.1
 """m: the share of the draws of examples that does not look at their losses."""
@@ -238,22 +238,50 @@ def _traces(model: Model) -> bool:
     double = 2 * model.size
     try:
         losses = jax.eval_shape(model.losses, model.leaves, model.resized(double))
-    except Exception:  # noqa: BLE001 - whatever a user's function raises
+    except Exception:
         return False
     return jnp.shape(losses) == (double,)
 
 
 def _uses(model: Model, name: str) -> bool:
     """Whether the losses depend on an argument."""
-    number = len(model.leaves)
-    program = flatten(
-        lambda *inputs: [model.losses(inputs[:number], inputs[number:])],
-        *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in model.leaves),
-        *model.resized(model.size),
-    )
+    program = traced(model, model.size)
     used = {v for e in program.equations for v in variables_of(e.inputs)}
-    inputs = program.inputs[number:]
+    inputs = program.inputs[len(model.leaves) :]
     return any(v in used for v, n in zip(inputs, model.names, strict=True) if n == name)
+
+
+def traced(model: Model, size: int) -> Program:
+    """``model`` as a program for ``size`` examples.
+
+    Raises:
+      ValueError: if it cannot be traced for so many.
+    """
+    number = len(model.leaves)
+    leaves = [jax.ShapeDtypeStruct(p.shape, p.dtype) for p in model.leaves]
+
+    def losses(*inputs):
+        return [model.losses(inputs[:number], inputs[number:])]
+
+    try:
+        program = flatten(losses, *leaves, *model.resized(size))
+        shape = program.outputs[0].aval.shape
+        if shape != (size,):
+            raise ValueError(f"it returns losses of shape {shape} for {size} examples")
+    except (TypeError, ValueError) as error:
+        raise ValueError(untraceable(model, size, error)) from error
+    return program
+
+
+def untraceable(model: Model, size: int, error: Exception) -> str:
+    """Says that ``model`` cannot be evaluated for ``size`` examples."""
+    names = sorted(set(model.names))
+    return (
+        f"value_fn could not be traced for {size} of {model.size} examples, with "
+        f"the batch carried by {names}. If these are not the arguments that carry it, "
+        f"name those in batch_argnames; examples=1.0 evaluates candidates for all "
+        f"examples. The error was: {error}"
+    )
 
 
 def _number_of_examples(

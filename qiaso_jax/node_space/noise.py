@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from jax.extend.random import threefry_2x32
 
-from qiaso_jax.program.axes import ExampleAxis
 from qiaso_jax.program.sites import Site
 
 PAIRS_PER_WORD = 32
@@ -141,18 +140,21 @@ class NodeNoise:
         mask: jax.Array | None,
         ratio: jax.Array | float = 1.0,
     ):
+        """Takes what the class says."""
         aval = site.variable.aval
         self._axis, self._mask, self._ratio = site.axis, mask, ratio
         self.directions = [Directions(site.shape, aval.dtype, kind)]
         self._size = size.astype(aval.dtype)
 
     def feed(self, sources: Sequence[jax.Array], pair: jax.Array) -> Any:
+        """As ``SiteNoise`` says."""
         (direction,), (source,) = self.directions, sources
         if direction.kind == "gaussian":
             return direction.scaled(source, pair, self._moves())
         return source, jnp.broadcast_to(self._moves(), direction.shape)
 
     def at(self, feed: Any, pair: jax.Array) -> jax.Array:
+        """As ``SiteNoise`` says."""
         if self.directions[0].kind == "gaussian":
             return feed
         source, moves = feed
@@ -164,6 +166,7 @@ class NodeNoise:
         return jnp.where(self._mask, self._size, jnp.zeros_like(self._size))
 
     def zero(self, dtype: Any) -> jax.Array:
+        """As ``SiteNoise`` says."""
         return jnp.zeros(self.directions[0].shape, dtype)
 
     def add(
@@ -173,6 +176,7 @@ class NodeNoise:
         pair: jax.Array,
         weights: jax.Array,
     ) -> jax.Array:
+        """As ``SiteNoise`` says."""
         factor = self._at_nodes(weights)
         return total + self.directions[0].scaled(sources[0], pair, factor)
 
@@ -211,6 +215,7 @@ class ExampleNoise:
         sigma: jax.Array,
         size: int,
     ):
+        """Takes what the class says."""
         self._size, self._move = size, move
         self.directions = [Directions((size, *x.shape), x.dtype, kind) for x in shapes]
         # The nodes are to move by σ, as they do at other sites, lest one site drown
@@ -230,13 +235,16 @@ class ExampleNoise:
         )
 
     def feed(self, sources: Sequence[jax.Array], pair: jax.Array) -> Any:
+        """As ``SiteNoise`` says."""
         return self._moved(sources, pair, self._sigma)
 
     def at(self, feed: Any, pair: jax.Array) -> jax.Array:
+        """As ``SiteNoise`` says."""
         del pair
         return feed
 
     def zero(self, dtype: Any) -> list[jax.Array]:
+        """As ``SiteNoise`` says."""
         return [jnp.zeros(z.shape[1:], dtype) for z in self.directions]
 
     def add(
@@ -246,6 +254,8 @@ class ExampleNoise:
         pair: jax.Array,
         weights: jax.Array,
     ) -> list[jax.Array]:
+        """As ``SiteNoise`` says."""
+
         def added(total, z, source):
             factor = weights.reshape(self._size, *[1] * (len(z.shape) - 1))
             return total + jnp.sum(z.scaled(source, pair, factor), axis=0)

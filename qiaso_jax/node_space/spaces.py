@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from qiaso_jax import _arguments
-from qiaso_jax.node_space.examples import Model
+from qiaso_jax.node_space.examples import Model, traced, untraceable
 from qiaso_jax.program.axes import Mixed, Reach, losses_reached
 from qiaso_jax.program.chains import chain_to, data_of
-from qiaso_jax.program.flatten import Equation, Program, flatten
+from qiaso_jax.program.flatten import Equation, Program
 from qiaso_jax.program.rows import (
     Beginning,
     Differs,
@@ -25,7 +24,7 @@ SPACES = ("node", "example", "weights")
 """Noise at the nodes, at the weights of every example, at those of all examples."""
 
 FEWER_EXAMPLES = 0.25
-"""The share of the minibatch that candidates are evaluated for, if examples are apart."""
+"""The share of the minibatch that candidates are for, where examples are apart."""
 
 Space = str | Mapping[str, str]
 
@@ -57,37 +56,6 @@ def checked_space(space: Any) -> Space:
     for value in space.values() if isinstance(space, Mapping) else [space]:
         _arguments.one_of("space", value, ("auto", *SPACES))
     return space
-
-
-def traced(model: Model, size: int) -> Program:
-    """``model`` as a program for ``size`` examples.
-
-    Raises:
-      ValueError: if it cannot be traced for so many.
-    """
-    number = len(model.leaves)
-    leaves = [jax.ShapeDtypeStruct(p.shape, p.dtype) for p in model.leaves]
-
-    def losses(*inputs):
-        return [model.losses(inputs[:number], inputs[number:])]
-
-    try:
-        program = flatten(losses, *leaves, *model.resized(size))
-        shape = program.outputs[0].aval.shape
-        if shape != (size,):
-            raise ValueError(f"it returns losses of shape {shape} for {size} examples")
-    except (TypeError, ValueError) as error:
-        raise ValueError(_untraceable(model, size, error)) from error
-    return program
-
-
-def _untraceable(model: Model, size: int, error: Exception) -> str:
-    return (
-        f"value_fn could not be traced for {size} of {model.size} examples, with "
-        f"the batch carried by {sorted(set(model.names))}. If these are not the arguments that "
-        f"carry it, name those in batch_argnames; examples=1.0 evaluates candidates "
-        f"for all examples. The error was: {error}"
-    )
 
 
 def analyse(model: Model, space: Space) -> Analysis:
@@ -145,7 +113,7 @@ def part_of(model: Model, analysis: Analysis, size: int) -> Twin:
     try:
         return twin(analysis.program, traced(model, size), analysis.sites)
     except Differs as error:
-        raise ValueError(_untraceable(model, size, error)) from error
+        raise ValueError(untraceable(model, size, error)) from error
 
 
 def _single(model: Model, program: Program) -> Beginning | None:

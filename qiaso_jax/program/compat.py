@@ -1,4 +1,4 @@
-"""What depends on the version of JAX: where primitives are, and how jaxprs are laid out.
+"""What depends on the version of JAX: where primitives are, how jaxprs are laid out.
 
 Supported are JAX 0.10 to 0.12. Before 0.11 the jaxprs within a jaxpr are closed over
 their constants and ``scan`` says how many of its operands are constants and carries;

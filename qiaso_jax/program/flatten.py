@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-
 import numpy as np
 
 from qiaso_jax.program import compat, positions
@@ -94,7 +93,10 @@ class Program:
 
 
 class Loop(NamedTuple):
-    """A ``scan``: ``(constants, carry, slices) -> (carry, slices)``, ``length`` times."""
+    """A ``scan``, whose body takes constants, carry and slices.
+
+    Its results are the carry again, and slices of what is stacked up.
+    """
 
     body: Program
     num_constants: int
@@ -343,12 +345,10 @@ class _Builder:
         live = [i for i, v in enumerate(constant_in) if v in used]
         loop = loop._replace(
             body=Program(
-                inputs=tuple(
-                    [
-                        *(constant_in[i] for i in live),
-                        *(carry_in[i] for i in changed),
-                        *stacked_in,
-                    ]
+                inputs=(
+                    *(constant_in[i] for i in live),
+                    *(carry_in[i] for i in changed),
+                    *stacked_in,
                 ),
                 equations=tuple(kept),
                 constants=body.constants,
@@ -364,13 +364,7 @@ class _Builder:
             Equation(
                 equation.primitive,
                 equation.params,
-                tuple(
-                    [
-                        *(constants[i] for i in live),
-                        *(carry[i] for i in changed),
-                        *stacked,
-                    ]
-                ),
+                (*(constants[i] for i in live), *(carry[i] for i in changed), *stacked),
                 tuple(made),
                 self._line(equation),
                 loop=loop,
@@ -383,7 +377,7 @@ class _Builder:
     def _moved_out(self, inner: Equation, within: dict[Any, Atom]) -> Equation:
         outer = dataclasses.replace(
             inner,
-            inputs=tuple(within[a] if a in within else a for a in inner.inputs),
+            inputs=tuple(within.get(a, a) for a in inner.inputs),
             outputs=tuple(Variable(v.aval) for v in inner.outputs),
         )
         self.equations.append(outer)

@@ -7,7 +7,7 @@ evaluated, one clean and one noisy iteration of a loop beside each other.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -70,7 +70,7 @@ def chains(
     leaves: Environment,
     data: Mapping[Variable, Any],
 ) -> dict[int, Any]:
-    """v of all sites, by index, from what their chains alone are made of.
+    """V of all sites, by index, from what their chains alone are made of.
 
     Args:
       program: a flattened function.
@@ -153,7 +153,7 @@ def _loop(
     return outputs, found, extras
 
 
-class Noise:
+class Noise(NamedTuple):
     """Noise at some sites, for one noisy pass.
 
     Attributes:
@@ -162,8 +162,8 @@ class Noise:
       at: the displacement that a feed, sliced, stands for.
     """
 
-    def __init__(self, feeds: Mapping[int, Any], at: Callable[[int, Any], Any]):
-        self.feeds, self.at = feeds, at
+    feeds: Mapping[int, Any]
+    at: Callable[[int, Any], Any]
 
 
 class Reached:
@@ -174,6 +174,7 @@ class Reached:
     """
 
     def __init__(self, program: Program, sites: Sites, indices: Iterable[int]):
+        """Follows the noise at the sites of the given ``indices``."""
         self._sites = sites
         self._noisy = {u: i for i in indices for u in sites.sites[i].uses}
         self._entered: set[Any] = set()

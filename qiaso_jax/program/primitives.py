@@ -79,8 +79,8 @@ def _identity(equation: Equation) -> list[Axes]:
 
 
 def _broadcast(equation: Equation) -> list[Axes]:
-    first, *rest = equation.inputs
-    return [tuple(equation.params["broadcast_dimensions"]), *map(_lost, rest)]
+    axes = tuple(equation.params["broadcast_dimensions"])
+    return [axes, *map(_lost, equation.inputs[1:])]
 
 
 def _transposed(equation: Equation) -> list[Axes]:
@@ -207,7 +207,7 @@ def _windowed(equation: Equation) -> list[Axes]:
 
 
 def _gathered(equation: Equation) -> list[Axes]:
-    operand, indices = equation.inputs
+    operand, _ = equation.inputs
     numbers, sizes = (
         equation.params["dimension_numbers"],
         equation.params["slice_sizes"],
@@ -332,8 +332,8 @@ _moved = Rule(linear=_first, with_data=True, hears="moved")
 
 RULES: dict[Any, Rule] = {
     **_entries(
-        "abs acos acosh and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil "
-        "clamp clz complex conj cos cosh digamma eq eq_to erf erf_inv erfc exp exp2 "
+        "abs acos acosh and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt "
+        "ceil clamp clz complex conj cos cosh digamma eq eq_to erf erf_inv erfc exp exp2 "
         "expm1 floor ge gt igamma igamma_grad_a igammac imag integer_pow is_finite le "
         "le_to lgamma log log1p log2 logistic lt lt_to max min mulhi ne nextafter not "
         "one_minus_square or polygamma polynomial population_count pow random_fold_in "

@@ -5,6 +5,7 @@ program, one by one. What depends on the place of an example in the batch, such 
 dropout mask or batch statistics, is that of the whole batch.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -84,10 +85,8 @@ class Beginning(NamedTuple):
 def beginning(whole: Program, part: Program) -> Beginning:
     """What ``whole`` and ``part`` have in common up to where they part."""
     pairing = _Pairing()
-    try:
-        pairing.program(whole, part)
-    except Differs:
-        pass  # what was paired before that stands
+    with contextlib.suppress(Differs):
+        pairing.program(whole, part)  # what is paired before that stands
     images = (pairing.equations.get(equation) for equation in whole.equations)
     program = dataclasses.replace(
         part, equations=tuple(e for e in images if e is not None), outputs=()
@@ -254,8 +253,8 @@ def looked_up(
         return variable in found
 
     for equation in reversed(part.program.equations):
-        outputs = [v for v in equation.outputs if v in missing]
-        if not all([look_up(v) for v in outputs]):
+        known = [look_up(v) for v in equation.outputs if v in missing]
+        if not all(known):
             needed.add(equation)
             missing.update(variables_of(equation.inputs))
     for variable in part.program.constants:

@@ -375,7 +375,7 @@ class _Search:
             status = self._status(uses)
             if variable in self._from_batch and not isinstance(status, ExampleAxis):
                 mixer = status.equation if isinstance(status, Mixed) else None
-                self.mixed |= {leaf: mixer for leaf in leaves}
+                self.mixed |= dict.fromkeys(leaves, mixer)
 
     def _status(self, uses: set[Use]) -> Status:
         return joined((self._reach.uses[use] for use in uses), None)
