@@ -65,7 +65,7 @@ class Command:
     examples: float | None = None
     """Share of the minibatch with candidates; None for the default of node_qiaso."""
     channels: tuple[int, int] = (16, 32)
-    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    rates: tuple[float, ...] = (1e-3, 3e-3, 6e-3, 1e-2)
     """Adam's, tried for every row."""
 
 

@@ -83,7 +83,7 @@ class Command:
     seeds: int = 3
     epochs: int = 60
     batch_size: int = 64
-    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    rates: tuple[float, ...] = (1e-3, 3e-3, 6e-3, 1e-2)
     """Adam's, tried for every row."""
     units: tuple[float, ...] = (1.0, 0.1, 0.01)
     """In which the parameter that is rounded is stored."""

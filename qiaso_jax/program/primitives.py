@@ -333,11 +333,12 @@ _moved = Rule(linear=_first, with_data=True, hears="moved")
 RULES: dict[Any, Rule] = {
     **_entries(
         "abs acos acosh and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt "
-        "ceil clamp clz complex conj cos cosh digamma eq eq_to erf erf_inv erfc exp exp2 "
-        "expm1 floor ge gt igamma igamma_grad_a igammac imag integer_pow is_finite le "
-        "le_to lgamma log log1p log2 logistic lt lt_to max min mulhi ne nextafter not "
-        "one_minus_square or polygamma polynomial population_count pow random_fold_in "
-        "random_seed real reduce_precision regularized_incomplete_beta rem round rsqrt "
+        "ceil clamp clz complex conj cos cosh digamma eq eq_to erf erf_inv erfc exp "
+        "exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag integer_pow "
+        "is_finite le le_to lgamma log log1p log2 logistic lt lt_to max min mulhi ne "
+        "nextafter not one_minus_square or polygamma polynomial population_count pow "
+        "random_fold_in random_seed real reduce_precision regularized_incomplete_beta "
+        "rem round rsqrt "
         "shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt "
         "square stop_gradient tan tanh threefry2x32 xor zeta",
         Rule(_identity, True),

@@ -872,7 +872,9 @@ def contrastive_loss_of_two_views(params, x, other):
     return losses[: x.shape[0]] + losses[x.shape[0] :]
 
 
-@architecture(MEETING, spaces={"w": WEIGHTS}, node_spaces="either", why="triangular_solve")
+@architecture(
+    MEETING, spaces={"w": WEIGHTS}, node_spaces="either", why="triangular_solve"
+)
 def whitened_batch(params, x):
     z = x @ params["w"]
     covariance = z.T @ z / x.shape[0] + jnp.eye(3)
