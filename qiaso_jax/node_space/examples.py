@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from qiaso_jax._arguments import PyTree
 from qiaso_jax.evaluation import accepted_arguments
 from qiaso_jax.program.axes import ExampleAxis
-from qiaso_jax.program.flatten import Program, flatten, variables_of
+from qiaso_jax.program.equations import Program, variables_of
+from qiaso_jax.program.flatten import flatten
 
 UNIFORM_SHARE = 0.1
 """m: the share of the draws of examples that does not look at their losses."""

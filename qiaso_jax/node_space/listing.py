@@ -18,7 +18,7 @@ from qiaso_jax.node_space.spaces import (
     operation,
 )
 from qiaso_jax.program.chains import kind
-from qiaso_jax.program.flatten import Environment, Program, evaluate
+from qiaso_jax.program.equations import Environment, Program, evaluate
 from qiaso_jax.program.passes import harvest
 from qiaso_jax.program.reactive import reactive_nodes
 from qiaso_jax.program.rows import nodes_per_example

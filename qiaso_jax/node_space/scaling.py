@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from qiaso_jax.program.axes import ExampleAxis
-from qiaso_jax.program.flatten import (
+from qiaso_jax.program.equations import (
     Environment,
     Equation,
     Program,

@@ -9,7 +9,7 @@ from qiaso_jax import _arguments
 from qiaso_jax.node_space.examples import Model, traced, untraceable
 from qiaso_jax.program.axes import Mixed, Reach, losses_reached
 from qiaso_jax.program.chains import chain_to, data_of
-from qiaso_jax.program.flatten import Equation, Program
+from qiaso_jax.program.equations import Equation, Program
 from qiaso_jax.program.rows import (
     Beginning,
     Differs,

@@ -19,7 +19,7 @@ from qiaso_jax.node_space.spaces import (
 )
 from qiaso_jax.program.axes import ExampleAxis, Mixed
 from qiaso_jax.program.chains import chain_to, data_of
-from qiaso_jax.program.flatten import (
+from qiaso_jax.program.equations import (
     Environment,
     Equation,
     Program,

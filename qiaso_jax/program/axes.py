@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from qiaso_jax.program import compat
-from qiaso_jax.program.flatten import (
+from qiaso_jax.program.equations import (
     Atom,
     Equation,
     Literal,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from qiaso_jax.program.flatten import Equation, Program, Variable
+from qiaso_jax.program.equations import Equation, Program, Variable
 from qiaso_jax.program.sites import Site, Sites
 
 Step = tuple[Equation, frozenset[int]]

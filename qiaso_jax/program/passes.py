@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from qiaso_jax.program.flatten import (
+from qiaso_jax.program.equations import (
     Atom,
     Environment,
     Equation,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from qiaso_jax.program import compat, positions
-from qiaso_jax.program.flatten import Equation
+from qiaso_jax.program.equations import Equation
 
 Axes = tuple[int | None, ...]
 """For every axis of an operand the axis of the results that it becomes, position by

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from qiaso_jax.program.axes import Use
-from qiaso_jax.program.flatten import (
+from qiaso_jax.program.equations import (
     Atom,
     Environment,
     Equation,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qiaso_jax.program.axes import ExampleAxis, Reach, Use
-from qiaso_jax.program.flatten import (
+from qiaso_jax.program.equations import (
     Atom,
     Environment,
     Equation,

@@ -28,13 +28,7 @@ from qiaso_jax.program.axes import (
     joined,
     losses_reached,
 )
-from qiaso_jax.program.flatten import (
-    Equation,
-    Loop,
-    Program,
-    Variable,
-    variables_of,
-)
+from qiaso_jax.program.equations import Equation, Loop, Program, Variable, variables_of
 from qiaso_jax.program.primitives import rule
 
 

@@ -17,7 +17,7 @@ from architectures import ARCHITECTURES, OWN
 import qiaso_jax
 from qiaso_jax.node_space.examples import bind_model
 from qiaso_jax.node_space.spaces import analyse
-from qiaso_jax.program.flatten import evaluate
+from qiaso_jax.program.equations import evaluate
 from qiaso_jax.program.passes import Noise, Reached, perturb
 from qiaso_jax.program.rows import by_example, from_examples
 

@@ -20,9 +20,9 @@ from qiaso_jax.program.axes import (
     examples_of,
     joined,
     losses_reached,
-    variables_within,
 )
-from qiaso_jax.program.flatten import Literal, bind, flatten
+from qiaso_jax.program.equations import Literal, bind
+from qiaso_jax.program.flatten import flatten
 
 B, F = 3, 2
 STEPS = 4
@@ -140,7 +140,9 @@ def merged(draw, h, axis):
     h = jnp.tanh(h.reshape(shape))
     if axis in (i, i + 1):
         h = h * weights(*h.shape)
-        return h.reshape(*shape[:i], *split_of(shape[i], i, axis), *shape[i + 1 :]), axis
+        return h.reshape(
+            *shape[:i], *split_of(shape[i], i, axis), *shape[i + 1 :]
+        ), axis
     return h, axis - (axis > i)
 
 
@@ -494,7 +496,9 @@ APART = {
         jnp.zeros((B, 5)).at[jnp.arange(B), x.argmax(1)].add(x[:, 0]).max(1)
     ),
     "a key of its own": lambda x: jax.vmap(
-        lambda i, row: jax.random.normal(jax.random.fold_in(jax.random.key(0), i)) * row[0]
+        lambda i, row: (
+            jax.random.normal(jax.random.fold_in(jax.random.key(0), i)) * row[0]
+        )
     )(jnp.arange(B), x),
 }
 
@@ -507,9 +511,9 @@ MEETING = {
     "one of them": lambda x: x[:, 0] * x[0, 1],
     "centred": lambda x: summed(x - x.mean(0)),
     "running sum": lambda x: summed(jnp.cumsum(x, axis=0)),
-    "scanned": lambda x: jax.lax.scan(
-        lambda c, row: (c + row, c), jnp.zeros(4), x
-    )[1].sum(1),
+    "scanned": lambda x: jax.lax.scan(lambda c, row: (c + row, c), jnp.zeros(4), x)[
+        1
+    ].sum(1),
     "gram": lambda x: summed(x @ x.T),
     "misread": lambda x: summed(x.T.reshape(B, 4)),
     "transposed at last": lambda x: jnp.tanh(x[:, :B]).sum(0),
@@ -554,7 +558,9 @@ def test_an_example_per_iteration_is_carried_to_others():
 
 def test_rows_that_meet_and_a_penalty_that_all_share():
     program = flatten(
-        lambda x, w: [jnp.sum(x * w, axis=1) + jnp.sum(w**2)], np.ones((B, 4)), np.ones(4)
+        lambda x, w: [jnp.sum(x * w, axis=1) + jnp.sum(w**2)],
+        np.ones((B, 4)),
+        np.ones(4),
     )
     reach = losses_reached(program, B, lambda equation: False)
     x, w = program.inputs
@@ -574,7 +580,9 @@ def test_statistics_that_are_held_keep_examples_apart():
 
 
 def test_what_is_cut_is_not_heard():
-    program = flatten(lambda x: [summed(x - jax.lax.stop_gradient(x[::-1]))], np.ones((B, 4)))
+    program = flatten(
+        lambda x: [summed(x - jax.lax.stop_gradient(x[::-1]))], np.ones((B, 4))
+    )
     (x,) = program.inputs
 
     def reach(cut):

@@ -7,16 +7,16 @@ import pytest
 from jax.ad_checkpoint import checkpoint_name
 
 from qiaso_jax.program.axes import variables_within
-from qiaso_jax.program.flatten import (
+from qiaso_jax.program.equations import (
     Environment,
     Literal,
     Variable,
     bind,
     evaluate,
-    flatten,
     run,
     scan,
 )
+from qiaso_jax.program.flatten import flatten
 
 X = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
 W = np.random.default_rng(1).normal(size=(4, 4)).astype(np.float32) / 2

@@ -17,7 +17,8 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from qiaso_jax.program import compat, primitives
-from qiaso_jax.program.flatten import Variable, bind, evaluate, flatten
+from qiaso_jax.program.equations import Variable, bind, evaluate
+from qiaso_jax.program.flatten import flatten
 from qiaso_jax.program.primitives import RULES, rule
 
 RECENT = {"log2", "one_minus_square", "polynomial"}
@@ -551,7 +552,9 @@ def test_axes_go_where_the_rule_says(example):
                 if before[0].shape[place] == shape[axis]:
                     assert moves_with(found, place, shape[axis])
                 continue
-            if example[0] in CONSERVATIVE or not np.any([c.any() for f in found for c in f]):
+            if example[0] in CONSERVATIVE or not np.any(
+                [c.any() for f in found for c in f]
+            ):
                 continue
             # Nothing stays apart that the rule has lost.
             assert not any(
@@ -604,7 +607,9 @@ def test_linear_ones_are_additive_and_homogeneous(example):
         a = [jnp.asarray(operands[p]) for p in moved]
         b = [jnp.asarray(other[p]) for p in moved]
         both = results([-2.5 * x + y for x, y in zip(a, b, strict=True)], moved)
-        for ours, of_a, of_b in zip(both, results(a, moved), results(b, moved), strict=True):
+        for ours, of_a, of_b in zip(
+            both, results(a, moved), results(b, moved), strict=True
+        ):
             np.testing.assert_allclose(ours, -2.5 * of_a + of_b, tolerance, tolerance)
 
 
@@ -634,7 +639,9 @@ def test_reducing_ones_do_not_know_the_order(example):
     assert len(reduced) == len(operands)
     (before,) = arrays(bind(equation, operands))
     for axis in range(max(map(len, reduced))):
-        lengths = {jnp.shape(x)[r[axis]] for x, r in zip(operands, reduced, strict=True)}
+        lengths = {
+            jnp.shape(x)[r[axis]] for x, r in zip(operands, reduced, strict=True)
+        }
         order = rng.permutation(lengths.pop())
         assert not lengths
         mixed = [
