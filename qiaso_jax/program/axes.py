@@ -17,7 +17,6 @@ from qiaso_jax.program.equations import (
     Literal,
     Program,
     Variable,
-    variables_of,
 )
 from qiaso_jax.program.primitives import rule
 
@@ -115,6 +114,8 @@ class _Follow:
     def _reshaped(
         self, equation: Equation, source: Atom, target: Atom, where: ExampleAxis
     ) -> Status:
+        if not math.prod(_shape(source)):
+            return Mixed(equation)
         # In the order of the entries, those of one example are this far from the
         # next one's; the axis that counts in such steps is the one.
         stride = where.repeats * math.prod(
@@ -417,17 +418,3 @@ class _Backwards:
         found = [self.program(b, statuses, depth) for b in equation.bodies]
         operands = [joined(column, equation) for column in zip(*found, strict=True)]
         return [Mixed(equation), *operands]
-
-
-def variables_within(program: Program) -> Iterable[Variable]:
-    """All variables of a program, those in its loops included."""
-    yield from program.inputs
-    yield from program.constants
-    for equation in program.equations:
-        yield from equation.outputs
-        for inner in (
-            *equation.bodies,
-            *([equation.loop.body] if equation.loop else ()),
-        ):
-            yield from variables_within(inner)
-    yield from variables_of(program.outputs)

@@ -69,6 +69,11 @@ class Equation:
         """Of the primitive."""
         return self.primitive.name
 
+    @property
+    def inner(self) -> tuple["Program", ...]:
+        """The programs within: the body of a loop, or all bodies."""
+        return self.bodies if self.loop is None else (self.loop.body,)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:

@@ -211,7 +211,7 @@ class Reached:
     def cuts(self, program: Program) -> bool:
         """Whether noise ends anywhere in ``program``."""
         return any(
-            e in self._sites.cut or any(map(self.cuts, e.bodies))
+            e in self._sites.cut or any(map(self.cuts, e.inner))
             for e in program.equations
         )
 

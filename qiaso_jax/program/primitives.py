@@ -298,7 +298,11 @@ def _transformed(equation: Equation) -> list[Axes]:
 
 def _of_keys(equation: Equation) -> list[Axes]:
     rank = _rank(equation.outputs[0])
-    return [tuple(range(min(_rank(a), rank))) for a in equation.inputs]
+    found = []
+    for atom in equation.inputs:
+        kept = min(_rank(atom), rank)
+        found.append((*range(kept), *[None] * (_rank(atom) - kept)))
+    return found
 
 
 def _positions(*positions: int) -> Callable[[Equation], frozenset[int]]:
@@ -333,21 +337,21 @@ _moved = Rule(linear=_first, with_data=True, hears="moved")
 RULES: dict[Any, Rule] = {
     **_entries(
         "abs acos acosh and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt "
-        "ceil clamp clz complex conj cos cosh digamma eq eq_to erf erf_inv erfc exp "
-        "exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag integer_pow "
-        "is_finite le le_to lgamma log log1p log2 logistic lt lt_to max min mulhi ne "
-        "nextafter not one_minus_square or polygamma polynomial population_count pow "
-        "random_fold_in random_seed real reduce_precision regularized_incomplete_beta "
-        "rem round rsqrt "
-        "shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt "
-        "square stop_gradient tan tanh threefry2x32 xor zeta",
+        "ceil clamp clz complex conj cos cosh device_put digamma eq eq_to erf erf_inv "
+        "erfc exp exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag "
+        "integer_pow is_finite le le_to lgamma log log1p log2 logistic lt lt_to max "
+        "min mulhi ne nextafter not one_minus_square or polygamma polynomial "
+        "population_count pow random_fold_in random_seed real reduce_precision "
+        "regularized_incomplete_beta rem round rsqrt shift_left "
+        "shift_right_arithmetic shift_right_logical sign sin sinh sqrt square "
+        "stop_gradient tan tanh threefry2x32 xor zeta",
         Rule(_identity, True),
     ),
     **_entries("add add_jaxvals sub", _sum),
     **_entries("mul", Rule(_identity, True, linear=_both)),
     **_entries("div", Rule(_identity, True, linear=_first)),
     **_entries(
-        "convert_element_type copy device_put neg sharding_constraint",
+        "convert_element_type copy neg sharding_constraint",
         Rule(_identity, True, linear=_first, with_data=True),
     ),
     **_entries("select_n", Rule(_identity, True, linear=_all_but_first, joint=True)),

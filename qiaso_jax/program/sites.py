@@ -159,13 +159,8 @@ def _equations(program: Program) -> Iterator[Equation]:
     """All of them, those in loops and branches included."""
     for equation in program.equations:
         yield equation
-        for inner in _inner(equation):
+        for inner in equation.inner:
             yield from _equations(inner)
-
-
-def _inner(equation: Equation) -> tuple[Program, ...]:
-    loop = equation.loop
-    return equation.bodies if loop is None else (loop.body,)
 
 
 def _for_solvers(program: Program) -> set[Equation]:
@@ -245,7 +240,7 @@ class _Search:
             self._order.setdefault(variable, len(self._order))
         for equation in program.equations:
             self._note(equation, equation.inputs)
-            for inner in _inner(equation):
+            for inner in equation.inner:
                 self._count(inner)
             for variable in equation.outputs:
                 self._order.setdefault(variable, len(self._order))

@@ -118,7 +118,11 @@ def rows_of_each(x, y):
 EVERY_WINDOW = ((0, 0), (1, 0), (0, 0), (0, 0))
 
 EXAMPLES = [
-    *((n, (over(getattr(lax, n)), floats(2, 3))) for n in UNARY.split() if hasattr(lax, n)),
+    *(
+        (n, (over(getattr(lax, n)), floats(2, 3)))
+        for n in UNARY.split()
+        if hasattr(lax, n)
+    ),
     *((n, (getattr(lax, n), *PAIR)) for n in BINARY.split()),
     *((n, (getattr(lax, n), signed(2, 3))) for n in ("ceil", "floor", "round", "sign")),
     ("acosh", (lambda x: lax.acosh(x + 1), floats(2, 3))),
@@ -186,7 +190,11 @@ EXAMPLES = [
     ("dot_general", (lambda x, y: x @ y, signed(3), signed(3))),
     (
         "dot_general",
-        (lambda x, y: jnp.einsum("abcd,dbe->bcae", x, y), signed(2, 3, 4, 5), signed(5, 3, 2)),
+        (
+            lambda x, y: jnp.einsum("abcd,dbe->bcae", x, y),
+            signed(2, 3, 4, 5),
+            signed(5, 3, 2),
+        ),
     ),
     (
         "dot_general",
@@ -252,7 +260,10 @@ EXAMPLES = [
         (mapped(lambda x, i: x[i]), signed(4, 5, 2), integers(4, 3, high=5)),
     ),
     ("hessenberg", (lax.linalg.hessenberg, signed(2, 3, 3))),
-    ("householder_product", (lax.linalg.householder_product, signed(2, 4, 3), floats(2, 3))),
+    (
+        "householder_product",
+        (lax.linalg.householder_product, signed(2, 4, 3), floats(2, 3)),
+    ),
     (
         "householder_product",
         (lax.linalg.householder_product, signed(2, 5, 4, 3), floats(2, 5, 3)),
@@ -324,7 +335,10 @@ EXAMPLES = [
     ),
     ("regularized_incomplete_beta", (lax.betainc, *[floats(2, 3)] * 3)),
     ("rev", (over(lax.rev, (1,)), signed(2, 3, 4))),
-    ("scatter", (lambda x, y, i: x.at[i].set(y), signed(5, 3), signed(3), integers(high=5))),
+    (
+        "scatter",
+        (lambda x, y, i: x.at[i].set(y), signed(5, 3), signed(3), integers(high=5)),
+    ),
     ("scatter", (lambda x, y: x.at[jnp.arange(4), 1].set(y), signed(4, 5), signed(4))),
     *(
         (
@@ -399,8 +413,14 @@ EXAMPLES = [
     ("sort", (lambda *x: lax.sort(x, 1, num_keys=1), *[signed(3, 4, 2)] * 2)),
     ("split", (over(lax.split, (1, 3), axis=1), signed(3, 4))),
     ("squeeze", (over(lax.squeeze, (1,)), signed(2, 1, 3))),
-    ("stack", (lambda *x: compat.primitive("stack").bind(*x, axis=1), *[signed(2, 3)] * 2)),
-    ("stack", (lambda *x: compat.primitive("stack").bind(*x, axis=2), *[signed(2, 3)] * 4)),
+    (
+        "stack",
+        (lambda *x: compat.primitive("stack").bind(*x, axis=1), *[signed(2, 3)] * 2),
+    ),
+    (
+        "stack",
+        (lambda *x: compat.primitive("stack").bind(*x, axis=2), *[signed(2, 3)] * 4),
+    ),
     ("svd", (over(lax.linalg.svd, full_matrices=False), signed(2, 4, 3))),
     ("threefry2x32", (bound("threefry2x32"), *[integers(2, 3, dtype=np.uint32)] * 4)),
     ("tile", (bound("tile", reps=(2, 1, 3)), signed(2, 3, 4))),
@@ -472,7 +492,7 @@ def changes(equation, operands, before, position, where, other):
 
 
 def differ(a, b):
-    """Where two arrays differ by more than rounding, or than steps until all are done."""
+    """Where two arrays differ by more than rounding, or than steps until all end."""
     if a.dtype.kind in "fc":
         return ~np.isclose(a, b, 1e-9, 1e-12, equal_nan=True)
     return a != b
