@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from qiaso_jax._arguments import PyTree
 from qiaso_jax.evaluation import accepted_arguments
@@ -113,12 +114,12 @@ def bind_model(
     ]
     leaves_with_paths, treedef = jax.tree_util.tree_flatten_with_path(params)
 
-    def bound(axes: Sequence[int | None]) -> Model:
+    def bound(axes: Sequence[int | None], rest: Sequence[Any]) -> Model:
         def losses(leaves, batch):
             rows = iter(batch)
             values = [
                 x if axis is None else next(rows)
-                for axis, x in zip(axes, flat, strict=True)
+                for axis, x in zip(axes, rest, strict=True)
             ]
             return value_fn(
                 jax.tree.unflatten(treedef, leaves),
@@ -143,7 +144,7 @@ def bind_model(
         )
 
     if batch_argnames is not None:
-        return bound(_named(arguments, batch_argnames, size))
+        return bound(_named(arguments, batch_argnames, size), flat)
     names = _of_length(arguments, size)
     if not names:
         raise ValueError(
@@ -154,10 +155,13 @@ def bind_model(
             "batch_argnames if they hold other arrays as well."
         )
 
-    def model_of(names: set[str]) -> Model:
-        return bound([0 if a.is_array and a.name in names else None for a in arguments])
+    def axes_of(names: set[str]) -> list[int | None]:
+        return [0 if a.is_array and a.name in names else None for a in arguments]
 
-    return model_of(_told_apart(model_of, names))
+    # NumPy does not take indices that are traced, which is no sign of a batch.
+    traceable = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in flat]
+    carrying = _told_apart(lambda names: bound(axes_of(names), traceable), names)
+    return bound(axes_of(carrying), flat)
 
 
 def _of_length(arguments: list[_Argument], size: int) -> set[str]:
