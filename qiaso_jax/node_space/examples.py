@@ -101,7 +101,11 @@ def bind_model(
       ValueError: if the losses are not of shape ``[B]``, or if no argument carries
         the batch.
     """
-    kwargs = accepted_arguments(value_fn, kwargs)
+    # As under jit: NumPy takes no indices that are traced, and has other dtypes.
+    kwargs = jax.tree.map(
+        lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x,
+        accepted_arguments(value_fn, kwargs),
+    )
     size = _number_of_examples(value_fn, params, kwargs)
     flat, argsdef = jax.tree.flatten(kwargs)
     arguments = [
@@ -114,12 +118,12 @@ def bind_model(
     ]
     leaves_with_paths, treedef = jax.tree_util.tree_flatten_with_path(params)
 
-    def bound(axes: Sequence[int | None], rest: Sequence[Any]) -> Model:
+    def bound(axes: Sequence[int | None]) -> Model:
         def losses(leaves, batch):
             rows = iter(batch)
             values = [
                 x if axis is None else next(rows)
-                for axis, x in zip(axes, rest, strict=True)
+                for axis, x in zip(axes, flat, strict=True)
             ]
             return value_fn(
                 jax.tree.unflatten(treedef, leaves),
@@ -144,7 +148,7 @@ def bind_model(
         )
 
     if batch_argnames is not None:
-        return bound(_named(arguments, batch_argnames, size), flat)
+        return bound(_named(arguments, batch_argnames, size))
     names = _of_length(arguments, size)
     if not names:
         raise ValueError(
@@ -155,13 +159,10 @@ def bind_model(
             "batch_argnames if they hold other arrays as well."
         )
 
-    def axes_of(names: set[str]) -> list[int | None]:
-        return [0 if a.is_array and a.name in names else None for a in arguments]
+    def model_of(names: set[str]) -> Model:
+        return bound([0 if a.is_array and a.name in names else None for a in arguments])
 
-    # NumPy does not take indices that are traced, which is no sign of a batch.
-    traceable = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in flat]
-    carrying = _told_apart(lambda names: bound(axes_of(names), traceable), names)
-    return bound(axes_of(carrying), flat)
+    return model_of(_told_apart(model_of, names))
 
 
 def _of_length(arguments: list[_Argument], size: int) -> set[str]:
