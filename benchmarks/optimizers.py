@@ -247,6 +247,9 @@ def _node(setting: Setting, key: jax.Array) -> optax.GradientTransformation:
         optimizer=optax.adam(setting.learning_rate),
         examples=setting.examples,
         batch_argnames=("batch",),
+        # The statistics of batch normalisation are held; a multilayer perceptron is
+        # in node space anyway.
+        space="node",
         key=key,
     )
 

@@ -21,8 +21,8 @@ from qiaso_jax.program.equations import Variable, bind, evaluate
 from qiaso_jax.program.flatten import flatten
 from qiaso_jax.program.primitives import RULES, rule
 
-RECENT = {"log2", "one_minus_square", "polynomial"}
-"""Primitives that came after JAX 0.10."""
+RECENT = {"log2", "mulhi", "one_minus_square", "polynomial", "stack", "unstack"}
+"""Primitives that came after JAX 0.10.0."""
 
 NOT_BUILT = {
     "reshape": "it has no rule of axes: test_axes.py is about it",
