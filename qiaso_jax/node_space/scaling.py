@@ -198,11 +198,14 @@ def _moves(
             jnp.max(
                 jnp.stack(
                     [
-                        values[v]
-                        if e in path.inner
-                        else _distance(values, clean, v, dtype)
-                        for v in e.outputs
-                        if _real(v) and v in values
+                        jnp.zeros((), dtype),
+                        *(
+                            values[v]
+                            if e in path.inner
+                            else _distance(values, clean, v, dtype)
+                            for v in e.outputs
+                            if _is_number(v) and v in values
+                        ),
                     ]
                 )
             )
@@ -260,8 +263,9 @@ def _distance(
     return _rms(values[variable].astype(dtype) - clean[variable].astype(dtype))
 
 
-def _real(atom: Any) -> bool:
-    return jnp.issubdtype(atom.aval.dtype, jnp.floating)
+def _is_number(atom: Any) -> bool:
+    # A comparison with a parameter gives truth values, of which some change.
+    return not jnp.issubdtype(atom.aval.dtype, jax.dtypes.extended)
 
 
 def _rms(values: jax.Array) -> jax.Array:

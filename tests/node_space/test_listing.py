@@ -199,3 +199,12 @@ def test_a_cap_is_reported():
 
     assert capped(1e-4)
     assert not capped(1.0)
+
+
+def test_a_threshold_that_is_compared_with_data_gets_noise():
+    def value_fn(params, x):
+        return jnp.mean(jnp.where(x > params["threshold"][None], 1.0, -1.0), axis=1)
+
+    (site,) = node_sites(value_fn, {"threshold": jnp.full(4, 0.3)}, **X)
+    assert site.space == "weights"
+    assert site.reason.startswith("it enters ")
