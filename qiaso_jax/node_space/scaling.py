@@ -2,8 +2,10 @@
 
 Noise at weights goes through whatever is made of the parameters alone, a rounding or a
 normalisation for instance, before it meets the batch. Its size is sought at which the
-first variables that have to do with examples move by σ in root mean square, so that
-weights move as far as nodes do, in whatever unit they are written.
+first variables that have to do with examples move by σ in root mean square, or farther
+where there are more weights than nodes, in whatever unit a parameter is written. It is
+looked how far they move at several sizes up to the parameter's own, and the least per
+size counts: of a rounding, that of noise which is larger than its steps.
 """
 
 import math

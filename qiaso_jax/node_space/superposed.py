@@ -136,9 +136,10 @@ def superpose(
         return reactive_nodes(level, site.variable, site.uses, clean, reach)
 
     moving = [
-        i for i, leaf in enumerate(model.leaves)
+        i
+        for i, leaf in enumerate(model.leaves)
         if jnp.issubdtype(leaf.dtype, jnp.floating)
-    ]  # fmt: skip
+    ]
 
     def clean_pass(moved):
         leaves = list(model.leaves)
@@ -223,7 +224,7 @@ def _draw(
     known, evaluated = looked_up(
         whole,
         part,
-        _wanted(part.program, part, analysis),
+        _wanted(part),
         analysis.demand,
         model.size,
         values,
@@ -236,9 +237,9 @@ def _draw(
     return _Drawn(part.program, part, batch, known, evaluated, share, jnp.mean(losses))
 
 
-def _wanted(program: Program, part: Twin, analysis: Analysis) -> set[Variable]:
+def _wanted(part: Twin) -> set[Variable]:
     """The variables whose clean values noisy passes and chains look at."""
-    sites = part.sites
+    program, sites = part.program, part.sites
     reached = Reached(program, sites, range(len(sites.sites)))
     wanted = set(variables_of(program.outputs))
     for equation in program.equations:
