@@ -19,11 +19,11 @@ import jax
 import numpy as np
 import tyro
 
-from benchmarks import data, pipeline, records
-from benchmarks.errors import UserError
-from benchmarks.loop import compile_program
-from benchmarks.optimizers import NAMES
-from benchmarks.settings import Experiment, resolved
+from benchmarks.harness import data, pipeline, records
+from benchmarks.harness.errors import UserError
+from benchmarks.harness.loop import compile_program
+from benchmarks.harness.optimizers import NAMES
+from benchmarks.harness.settings import Experiment, resolved
 
 RESULTS = Path(__file__).parent / "results" / "train"
 

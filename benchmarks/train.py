@@ -20,13 +20,13 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from benchmarks import data, interruption, pipeline, plotting, records
-from benchmarks.checkpoints import Checkpoints
-from benchmarks.display import Display, EventFiles
-from benchmarks.errors import UserError
-from benchmarks.interface import State
-from benchmarks.loop import Program, compile_program
-from benchmarks.settings import Command, resolved
+from benchmarks.harness import data, interruption, pipeline, plotting, records
+from benchmarks.harness.checkpoints import Checkpoints
+from benchmarks.harness.display import Display, EventFiles
+from benchmarks.harness.errors import UserError
+from benchmarks.harness.interface import State
+from benchmarks.harness.loop import Program, compile_program
+from benchmarks.harness.settings import Command, resolved
 
 
 def main(command: Command) -> int:

@@ -21,11 +21,11 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from benchmarks import data, pipeline, records
-from benchmarks.errors import UserError
-from benchmarks.loop import compile_program
-from benchmarks.optimizers import NAMES, REGISTRY, OptimizerName
-from benchmarks.settings import DEFAULT_SIGMA, RATES, Experiment
+from benchmarks.harness import data, pipeline, records
+from benchmarks.harness.errors import UserError
+from benchmarks.harness.loop import compile_program
+from benchmarks.harness.optimizers import NAMES, REGISTRY, OptimizerName
+from benchmarks.harness.settings import DEFAULT_SIGMA, RATES, Experiment
 
 # Not a seed that results are reported for.
 SEED = 1000

@@ -23,9 +23,9 @@ import tyro
 from rich.console import Console
 
 import qiaso_jax
-from benchmarks import networks
-from benchmarks.data import CLASSES
-from benchmarks.networks import Batch
+from benchmarks.harness import networks
+from benchmarks.harness.data import CLASSES
+from benchmarks.harness.networks import Batch
 from benchmarks.node_space import digits as task
 from benchmarks.node_space import report
 from benchmarks.node_space.digits import Digits

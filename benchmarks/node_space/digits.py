@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from benchmarks import data, pipeline
-from benchmarks.errors import UserError
-from benchmarks.networks import Batch
+from benchmarks.harness import data, pipeline
+from benchmarks.harness.errors import UserError
+from benchmarks.harness.networks import Batch
 from benchmarks.node_space.report import REFUSALS
 from benchmarks.paper.section import spread
 

@@ -24,10 +24,10 @@ import tyro
 from rich.console import Console
 
 import qiaso_jax
-from benchmarks import networks
-from benchmarks.data import CLASSES
-from benchmarks.errors import UserError
-from benchmarks.networks import Batch
+from benchmarks.harness import networks
+from benchmarks.harness.data import CLASSES
+from benchmarks.harness.errors import UserError
+from benchmarks.harness.networks import Batch
 from benchmarks.node_space import digits as task
 from benchmarks.node_space import report
 from benchmarks.node_space.digits import Digits

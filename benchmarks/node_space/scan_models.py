@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from benchmarks import networks
-from benchmarks.data import CLASSES
+from benchmarks.harness import networks
+from benchmarks.harness.data import CLASSES
 
 Params = dict[str, jax.Array]
 ModelName = Literal["gru", "attention", "cnn"]

@@ -26,7 +26,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
 import qiaso_jax
-from benchmarks import networks
+from benchmarks.harness import networks
 from benchmarks.node_space import report, scan_models
 from benchmarks.node_space.scan_models import Model, ModelName, Params
 from benchmarks.paper.section import table

@@ -17,8 +17,8 @@ from typing import Annotated, Literal, get_args
 import tyro
 from rich.console import Console
 
-from benchmarks import records
-from benchmarks.errors import UserError
+from benchmarks.harness import records
+from benchmarks.harness.errors import UserError
 from benchmarks.paper import report
 from benchmarks.paper.study import RESULTS, ProfileName, Study, rounded
 
@@ -54,7 +54,10 @@ class Command:
 
 def module(name: str) -> ModuleType:
     """The module called ``name``: ``measure(study) -> dict``, ``section(content)``."""
-    return importlib.import_module(f"benchmarks.paper.{name}")
+    if name == "theory":
+        return importlib.import_module("benchmarks.paper.theory")
+    room = "figures" if name.startswith("figure") else "tables"
+    return importlib.import_module(f"benchmarks.paper.{room}.{name}")
 
 
 def main(command: Command) -> None:

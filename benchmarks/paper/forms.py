@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from benchmarks.optimizers import REGISTRY
+from benchmarks.harness.optimizers import REGISTRY
 
 
 class Form(NamedTuple):

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks import records
-from benchmarks.errors import UserError
+from benchmarks.harness import records
+from benchmarks.harness.errors import UserError
 from benchmarks.paper.forms import LEGEND
 from benchmarks.paper.section import Section, table
 

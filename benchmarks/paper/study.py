@@ -14,8 +14,10 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from rich.console import Console
 
-from benchmarks import records, train
-from benchmarks.errors import UserError
+from benchmarks import train
+from benchmarks.harness import records
+from benchmarks.harness.errors import UserError
+from benchmarks.harness.settings import Command, Experiment, resolved
 from benchmarks.paper.forms import (
     CIFAR10_RECIPES,
     CNN,
@@ -24,7 +26,6 @@ from benchmarks.paper.forms import (
     MLP_RECIPES,
     network,
 )
-from benchmarks.settings import Command, Experiment, resolved
 
 ProfileName = Literal["smoke", "cpu", "full"]
 PROFILES: tuple[str, ...] = get_args(ProfileName)

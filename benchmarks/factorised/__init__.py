@@ -1,0 +1,1 @@
+"""A superposition of every block for itself, beside one of whole vectors."""

@@ -1,0 +1,1 @@
+"""What trains: data, networks, optimizers, the loop, and records of runs."""

@@ -1,0 +1,1 @@
+"""How near the estimate of node space is to the gradient."""

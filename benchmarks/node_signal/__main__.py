@@ -1,0 +1,185 @@
+"""``python -m benchmarks.node_signal``: how near node-space QIASO is to the gradient.
+
+Cosines between its pseudo-gradient and the back-propagated gradient, for every kernel
+of three networks, against the pairs per example, with and without each selection,
+before and after a short training. Leaves ``results.json``, ``table.md`` and
+``cosine.png`` in the output folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from pathlib import Path
+from typing import Any, get_args
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+
+from benchmarks.harness import data, pipeline, records
+from benchmarks.harness.data import DatasetName
+from benchmarks.harness.errors import UserError
+from benchmarks.node_signal import measure, models
+from benchmarks.node_signal import report as node_signal_report
+from benchmarks.node_signal.measure import SELECTIONS
+from benchmarks.node_signal.models import NetworkName
+
+STAGES = ("initial", "trained")
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """Measures the cosine of node-space pseudo-gradients to the gradient."""
+
+    output: Path = Path("benchmarks/results/node_signal")
+    """Folder for results.json, table.md and cosine.png."""
+    dataset: DatasetName = "mnist"
+    networks: tuple[NetworkName, ...] = get_args(NetworkName)
+    pairs: tuple[int, ...] = (4, 16, 64, 256)
+    """Antithetic pairs per example, half the number of candidates."""
+    keys: int = 4
+    """Estimates of each kind, for means and standard errors."""
+    batch_size: int = 256
+    cnn_pairs: tuple[int, ...] = (4, 16, 64)
+    """For the cnn, whose candidates cost most."""
+    cnn_batch_size: int = 64
+    sigma: float = 0.02
+    train_steps: int = 300
+    learning_rate: float = 3e-3
+    """Adam's, before the second measurement."""
+    data_dir: Path | None = None
+    cache_dir: Path | None = None
+
+    def sizes(self, network: str) -> tuple[int, tuple[int, ...]]:
+        """Batch size and pairs for ``network``."""
+        if network == "cnn":
+            return self.cnn_batch_size, self.cnn_pairs
+        return self.batch_size, self.pairs
+
+
+def main(command: Command) -> int:
+    """Runs ``command``; returns the exit status of the process."""
+    console = Console()
+    try:
+        run(command, console)
+    except UserError as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        return 1
+    return 0
+
+
+def run(command: Command, console: Console) -> None:
+    """Writes everything; raises ``UserError`` for what a user can mend."""
+    check(command)
+    dataset = data.load(command.dataset, command.data_dir, command.cache_dir)
+    splits = pipeline.split(dataset, validation=0.1)
+    for name in ("batch_size", "cnn_batch_size"):
+        if getattr(command, name) > len(splits.train.labels):
+            raise UserError(
+                f"--{name.replace('_', '-')} {getattr(command, name)} is more than the "
+                f"{len(splits.train.labels)} training examples"
+            )
+    command.output.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {}
+    for name in command.networks:
+        start = time.perf_counter()
+        found[name] = measured(command, name, splits)
+        seconds = found[name]["seconds"] = round(time.perf_counter() - start, 1)
+        console.print(f"{name}: {seconds} s", style="dim")
+    settings = dataclasses.asdict(command)
+    for unstored in ("output", "data_dir", "cache_dir"):
+        del settings[unstored]
+    content = {"command": "python -m benchmarks.node_signal", "settings": settings}
+    content |= {"networks": found} | records.provenance()
+    records.write_json(command.output / "results.json", content)
+    records.write_text(
+        command.output / "table.md", node_signal_report.table(settings, found)
+    )
+    node_signal_report.figure(settings, found).savefig(
+        command.output / "cosine.png", dpi=100
+    )
+
+
+def check(command: Command) -> None:
+    """Raises ``UserError`` for numbers that cannot be."""
+    for name in ("pairs", "cnn_pairs"):
+        pairs = getattr(command, name)
+        if not pairs or min(pairs) < 1 or list(pairs) != sorted(set(pairs)):
+            raise UserError(
+                f"--{name.replace('_', '-')} must rise from at least 1, got "
+                f"{list(pairs)}"
+            )
+    for name, least in (
+        ("keys", 2),
+        ("batch_size", measure.FRACTION),
+        ("cnn_batch_size", measure.FRACTION),
+        ("train_steps", 1),
+    ):
+        if getattr(command, name) < least:
+            raise UserError(
+                f"--{name.replace('_', '-')} must be at least {least}, got "
+                f"{getattr(command, name)}"
+            )
+    for name in ("sigma", "learning_rate"):
+        if not 0 < getattr(command, name) < math.inf:
+            raise UserError(
+                f"--{name.replace('_', '-')} must be positive, got "
+                f"{getattr(command, name)}"
+            )
+    if not command.networks:
+        raise UserError("--networks must name at least one")
+
+
+def measured(
+    command: Command, name: NetworkName, splits: pipeline.Splits
+) -> dict[str, Any]:
+    """All cosines of one network, as in ``results.json``."""
+    network = models.build(name)
+    meter = measure.Meter(network, command.sigma)
+    batch_size, pairs = command.sizes(name)
+    report: dict[str, Any] = {"batch_size": batch_size, "pairs": pairs, "stages": {}}
+    for stage, num_steps in zip(STAGES, (0, command.train_steps), strict=True):
+        model = models.trained(network, splits, num_steps, command.learning_rate)
+        rows, losses = {}, []
+        for selection in SELECTIONS:
+            found = []
+            for seed in range(command.keys):
+                batch_key, key = jax.random.split(jax.random.key(seed))
+                batch = models.draw_batch(batch_key, splits, batch_size)
+                found.append(meter.cosines(selection, pairs, key, batch, *model))
+            rows[selection.name] = summary(found)
+            losses = [each.loss for each in found]
+        report["stages"][stage] = {
+            "loss": round(float(np.mean(losses)), 4),
+            "selections": rows,
+        }
+    return report
+
+
+def summary(found: list[measure.Cosines]) -> dict[str, Any]:
+    """Means and standard errors over the keys, per kernel and of their mean."""
+    kernels = {
+        path: np.array([[*each.values[path], each.limit[path]] for each in found])
+        for path in found[0].values
+    }
+    everything = {
+        "mean over kernels": np.mean(list(kernels.values()), axis=0),
+        **kernels,
+    }
+    rows = {}
+    for path, cosines in everything.items():
+        mean = np.round(cosines.mean(axis=0), 4).tolist()
+        error = cosines.std(axis=0, ddof=1) / math.sqrt(len(cosines))
+        rows[path] = {
+            "cosine": mean[:-1],
+            "standard_error": np.round(error, 4).tolist()[:-1],
+            "limit": mean[-1],
+        }
+    return rows
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(tyro.cli(Command)))

@@ -1,0 +1,161 @@
+"""Figure 5: where the candidates are, under several exploration settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from benchmarks.paper.figures.rastrigin_traces import (
+    LEGEND,
+    judged,
+    paper_settings,
+    trace,
+    working_settings,
+)
+from benchmarks.paper.section import Section, Verdict, table
+from benchmarks.paper.study import Study
+from benchmarks.paper.theory.findings import share
+from benchmarks.rastrigin.methods import HALF_WIDTH, WORKING_SIGMA
+
+START = (-3.2, 4.1)
+BINS = 64
+MINIMA = np.arange(-5, 6)
+"""Rastrigin's minima along one axis, but for a few hundredths."""
+EXPLORED = 0.5
+"""Of all minima: what it takes to have explored the surface."""
+
+
+def settings(num_steps: int) -> dict[str, dict[str, Any]]:
+    """The panels: the first three faithful, the others in the manner of minimize."""
+    return {
+        "faithful: σ = 0.02, ε = 0.02": paper_settings(),
+        "faithful: σ = 0.02, ε = 0.5": paper_settings(epsilon=0.5),
+        "faithful: σ = 0.5, ε = 0.02": paper_settings(sigma=0.5),
+    } | {
+        f"working: σ from {sigma:.2g}": working_settings(sigma, num_steps)
+        for sigma in (0.5, HALF_WIDTH / 3, WORKING_SIGMA)
+    }
+
+
+def measure(study: Study) -> dict[str, Any]:
+    """How many candidates each cell of the square and each basin got."""
+    smoke = study.profile == "smoke"
+    num_steps, seeds = (20, 5) if smoke else (200, 10)
+    chosen = settings(num_steps)
+    if smoke:
+        chosen = {name: chosen[name] for name in list(chosen)[::5]}
+    starts = np.tile(START, (seeds, 1))
+    panels = {}
+    for name, each in chosen.items():
+        where = trace(each, starts, num_steps, lambda x, candidates, info: candidates)
+        panels[name] = counted(where.reshape(-1, 2))
+    return {"steps": num_steps, "seeds": seeds, "bins": BINS, "panels": panels}
+
+
+def counted(where: np.ndarray) -> dict[str, Any]:
+    """Candidates by cell, a string for each row, and what they amount to."""
+    edges = np.linspace(-HALF_WIDTH, HALF_WIDTH, BINS + 1)
+    counts = np.histogram2d(*where.T, bins=edges)[0].astype(int)
+    nearest = np.round(where).astype(int)
+    inside = np.all(np.abs(nearest) <= MINIMA.max(), axis=1)
+    visited = len(np.unique(nearest[inside], axis=0))
+    return {
+        "candidates": len(where),
+        "counts": [" ".join(map(str, row)) for row in counts],
+        "cells": np.mean(counts > 0),
+        "minima": visited / len(MINIMA) ** 2,
+        "global": np.mean(np.all(nearest == 0, axis=1)),
+    }
+
+
+def section(content: dict[str, Any]) -> Section:
+    """The six densities, and how far they reach."""
+    panels = content["panels"]
+    rows = [
+        (name, *(share(panel[key]) for key in ("cells", "minima", "global")))
+        for name, panel in panels.items()
+    ]
+    body = (
+        f"{content['steps']} iterations with K = 30 from {START} on the 2-D Rastrigin "
+        f"function, {content['seeds']} seeds. The square is cut into "
+        f"{content['bins']}² cells and the basins of {len(MINIMA) ** 2} minima.\n\n"
+        + table(
+            (
+                "setting",
+                "cells visited",
+                "basins visited",
+                "candidates in the global basin",
+            ),
+            rows,
+        )
+    )
+    verdicts = [_explored(panels), _varied(panels)]
+    return Section(
+        "Figure 5: density of exploration",
+        body + "\n" + LEGEND,
+        verdicts,
+        {"figure5.png": figure(content)},
+    )
+
+
+def _explored(panels: dict[str, Any]) -> Verdict:
+    reached = {name: panel["minima"] for name, panel in panels.items()}
+    printed, *others = reached
+    widest = max(others, key=lambda name: reached[name])
+    return Verdict(
+        "Figure 5: QIASO's candidates explore the Rastrigin surface",
+        f"{share(reached[printed])} of the basins at the printed settings "
+        f"({printed}), {share(reached[widest])} with {widest}",
+        judged(reached[printed] >= EXPLORED, reached[widest] >= EXPLORED),
+    )
+
+
+def _varied(panels: dict[str, Any]) -> Verdict:
+    faithful = {k: v["cells"] for k, v in panels.items() if k.startswith("faithful")}
+    printed, *others = faithful.values()
+    return Verdict(
+        "Figure 5: the exploration parameters govern the density",
+        "cells visited: " + ", ".join(f"{share(x)} ({k})" for k, x in faithful.items()),
+        "not measured"
+        if not others
+        else "reproduced"
+        if all(other > printed for other in others)
+        else "not reproduced",
+    )
+
+
+def figure(content: dict[str, Any]) -> Figure:
+    """A density for each setting, with the minima, the start and the goal."""
+    panels, bins = content["panels"], content["bins"]
+    columns = min(3, len(panels))
+    figure = Figure(figsize=(3.5 * columns, 7), layout="constrained")
+    grid: Any = figure.subplots(
+        -(-len(panels) // columns), columns, sharex=True, sharey=True, squeeze=False
+    )
+    minima = np.stack(np.meshgrid(MINIMA, MINIMA), axis=-1).reshape(-1, 2)
+    edges = np.linspace(-HALF_WIDTH, HALF_WIDTH, bins + 1)
+    drawn: Any = None
+    for axes, (title, panel) in zip(grid.flat, panels.items(), strict=False):
+        counts = np.array([row.split() for row in panel["counts"]], float)
+        shares = np.ma.masked_equal(counts.T / panel["candidates"], 0)
+        axes.plot(*minima.T, ".", color="grey", markersize=2.5)
+        drawn = axes.pcolormesh(
+            edges, edges, shares, norm=LogNorm(1e-5, 1), cmap="viridis"
+        )
+        axes.plot(*START, "x", color="tab:red", markersize=9, label="start")
+        axes.plot(0, 0, "+", color="black", markersize=11, label="global minimum")
+        axes.set(title=title, aspect="equal")
+    grid[0, 0].legend(fontsize=8, loc="lower right")
+    for axes in grid[-1]:
+        axes.set_xlabel("$x_1$")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("$x_2$")
+    figure.colorbar(drawn, ax=grid, label="share of candidates", shrink=0.8)
+    figure.suptitle(
+        f"2-D Rastrigin: candidates of {content['steps']} iterations, K = 30, "
+        f"{content['seeds']} seeds; a grey dot is a minimum"
+    )
+    return figure

@@ -1,0 +1,196 @@
+"""Figure 6: the landscape, and searches on their way over it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.paper.figures.rastrigin_traces import (
+    GLOBAL,
+    LEGEND,
+    PAPER_K,
+    judged,
+    paper_settings,
+    plane_starts,
+    trace,
+    working_settings,
+)
+from benchmarks.paper.section import Section, Verdict, table
+from benchmarks.paper.study import Study
+from benchmarks.paper.theory.findings import share
+from benchmarks.rastrigin.methods import HALF_WIDTH, WORKING_SIGMA, rastrigin
+
+CORNERS = np.array([(-4.2, -3.8), (4.4, -2.6), (3.1, 4.3), (-3.6, 3.3)])
+SHORT = 120
+"""Iterations of the drawn searches; σ of the working form is annealed over them."""
+EVERY = 4, 3
+"""Of the drawn searches, which iterations and which candidates are kept."""
+FLOOR = -20.0
+"""Where the paths are drawn once more, as seen from above."""
+MOST = 0.9
+"""The share of searches that has to arrive."""
+NOTABLE = 0.05
+"""The share that tunnelling has to add."""
+
+
+PRINTED, WITHOUT = "faithful", "faithful, no tunnelling"
+TUNNELLING = PRINTED, "faithful, ε = 0.5"
+"""They differ from ``WITHOUT`` in tunnelling alone."""
+SHORT_WORKING = "working, fewer"
+
+
+def searches(num_steps: int) -> dict[str, tuple[dict[str, Any], int]]:
+    """Settings and number of iterations of the searches that are counted."""
+    return {
+        PRINTED: (paper_settings(), num_steps),
+        WITHOUT: ({**paper_settings(), "tunnelling": None}, num_steps),
+        TUNNELLING[1]: (paper_settings(epsilon=0.5), num_steps),
+        "faithful, σ = 0.5": (paper_settings(sigma=0.5), num_steps),
+        "working": (working_settings(WORKING_SIGMA, num_steps), num_steps),
+        SHORT_WORKING: (working_settings(WORKING_SIGMA, SHORT), SHORT),
+    }
+
+
+def measure(study: Study) -> dict[str, Any]:
+    """Four searches of each form to draw, and how many of many reach the goal."""
+    smoke = study.profile == "smoke"
+    num_steps, starts = (SHORT, 4) if smoke else (10_000, 100)
+    counted = searches(num_steps)
+    if smoke:
+        counted = {name: counted[name] for name in (PRINTED, SHORT_WORKING)}
+    return {
+        "starts": starts,
+        "reached": {
+            name: reached(settings, steps, starts)
+            for name, (settings, steps) in counted.items()
+        },
+        "paths": {name: paths(counted[name][0]) for name in (PRINTED, SHORT_WORKING)},
+    }
+
+
+def reached(settings: dict[str, Any], num_steps: int, starts: int) -> dict[str, Any]:
+    """The share of searches whose last superposition is in the global basin."""
+    best = trace(
+        settings, plane_starts(starts), num_steps, lambda x, c, info: info.best_loss
+    )
+    return {
+        "evaluations": num_steps * PAPER_K,
+        "share": np.mean(best[:, -1] < GLOBAL),
+        "ever": np.mean(best.min(axis=1) < GLOBAL),
+        "median": np.median(best[:, -1]),
+    }
+
+
+def paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """Centres ``[4, iterations, 2]``, and for each search a few candidates."""
+    centres, candidates = trace(settings, CORNERS, SHORT, lambda x, c, info: (x, c))
+    few = candidates[:, :: EVERY[0], :: EVERY[1]].reshape(len(CORNERS), -1, 2)
+    inside = np.all(np.abs(few) <= HALF_WIDTH, axis=-1)
+    return {
+        "centres": centres,
+        "candidates": [
+            cloud[kept].tolist() for cloud, kept in zip(few, inside, strict=True)
+        ],
+    }
+
+
+def section(content: dict[str, Any]) -> Section:
+    """The landscape and the paths, and how many searches arrive."""
+    rows = [
+        (
+            name,
+            f"{one['evaluations']:,}",
+            share(one["share"]),
+            share(one["ever"]),
+            f"{one['median']:.3g}",
+        )
+        for name, one in content["reached"].items()
+    ]
+    body = (
+        f"Searches of the 2-D Rastrigin function from {content['starts']} points of "
+        "the square, K = 30. A search has arrived if the best candidate of its last "
+        f"iteration is in the global basin (loss below {GLOBAL}).\n\n"
+        + table(
+            ("form", "evaluations", "arrived", "there at some time", "median loss"),
+            rows,
+        )
+        + f"\nThe figure has {SHORT} iterations from four points: dots are candidates, "
+        "lines centres.\n"
+    )
+    return Section(
+        "Figure 6: trajectories on Rastrigin's landscape",
+        body + "\n" + LEGEND,
+        _verdicts(content["reached"]),
+        {"figure6.png": figure(content)},
+    )
+
+
+def _verdicts(reached: dict[str, Any]) -> list[Verdict]:
+    arrived = {name: one["share"] for name, one in reached.items()}
+    told = {name: f"{share(x)} ({name})" for name, x in arrived.items()}
+    verdicts = [
+        Verdict(
+            "Figure 6B: the trajectories converge to the global minimum",
+            "searches that arrive: " + ", ".join(told.values()),
+            judged(arrived[PRINTED] >= MOST, max(arrived.values()) >= MOST),
+        )
+    ]
+    if WITHOUT in arrived:
+        gain = {name: arrived[name] - arrived[WITHOUT] for name in TUNNELLING}
+        verdicts.append(
+            Verdict(
+                "Figure 6B: they do so through tunnelling-based exploration",
+                "searches that arrive: "
+                + ", ".join(told[name] for name in (WITHOUT, *TUNNELLING)),
+                judged(gain[PRINTED] >= NOTABLE, max(gain.values()) >= NOTABLE),
+            )
+        )
+    return verdicts
+
+
+def figure(content: dict[str, Any]) -> Figure:
+    """A, the landscape; B and C, candidates and centres on their way over it."""
+    figure = Figure(figsize=(14, 4.6), layout="constrained")
+    line = np.linspace(-HALF_WIDTH, HALF_WIDTH, 181)
+    x, y = np.meshgrid(line, line)
+    height = rastrigin(np.stack([x, y], axis=-1), np)
+    panels: list[Any] = [
+        figure.add_subplot(1, 3, 1 + i, projection="3d") for i in range(3)
+    ]
+    surface = panels[0]
+    surface.plot_surface(x, y, height, cmap="viridis", rcount=90, ccount=90)
+    surface.set_title("A. The 2-D Rastrigin function")
+    drawn = reversed(content["paths"].items())
+    for axes, letter, (name, kept) in zip(panels[1:], "BC", drawn, strict=True):
+        axes.computed_zorder = False  # the floor would hide what is in front of it
+        axes.contourf(x, y, height, levels=12, offset=FLOOR, cmap="Greys", alpha=0.5)
+        _draw_paths(axes, kept)
+        axes.set_title(f"{letter}. Four searches, {name.split(',')[0]}")
+    panels[1].legend(loc="upper right", fontsize=8)
+    for axes in panels:
+        axes.set(xlabel="$x_1$", ylabel="$x_2$")
+        axes.set(zlabel="loss", zticks=range(0, 81, 20))
+        axes.set_box_aspect(None, zoom=0.87)
+    return figure
+
+
+def _draw_paths(axes: Any, kept: dict[str, Any]) -> None:
+    paths = zip(kept["centres"], kept["candidates"], strict=True)
+    for index, (centres, candidates) in enumerate(paths):
+        path = np.array(centres)
+        few = np.array(candidates).reshape(-1, 2)
+        colour = f"C{index}"
+        axes.scatter(*few.T, rastrigin(few, np), color=colour, s=6, alpha=0.5)
+        axes.plot(*path.T, FLOOR, color=colour, linewidth=1, linestyle=":")
+        axes.plot(*path.T, rastrigin(path, np), color=colour, linewidth=1.2)
+        axes.scatter(
+            *path[0],
+            rastrigin(path[0], np),
+            color=colour,
+            s=60,
+            marker="^",
+            label=None if index else "start",
+        )
+    axes.scatter(0, 0, 0, color="black", s=80, marker="*", label="global minimum")

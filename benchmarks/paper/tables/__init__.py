@@ -1,0 +1,1 @@
+"""The paper's tables, and two of our own."""

@@ -1,0 +1,1 @@
+"""Search methods on the 30-D Rastrigin function."""

@@ -1,0 +1,314 @@
+"""The paper's tables and figures: smoke runs, statistics, verdicts, the report."""
+
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+
+from benchmarks import train
+from benchmarks.harness.errors import UserError
+from benchmarks.paper import __main__ as command
+from benchmarks.paper import report, statistics, study
+from benchmarks.paper.figures import figure4
+from benchmarks.paper.section import Section, Verdict, Word
+from benchmarks.paper.study import Protocol, Study
+from benchmarks.paper.tables import robustness, table1, table2, table3, table4, table6
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """A study whose runs all tests of this module share."""
+    folder = tmp_path_factory.mktemp("paper")
+    return Study("smoke", results=folder / "results", work=folder / "work")
+
+
+def measured(smoke):
+    """Every module's content, measured and read back from its file."""
+    arguments = {"results": smoke.results, "work": smoke.work}
+    with jax.numpy_rank_promotion("allow"):  # evosax's CMA-ES, in table5
+        command.main(command.Command(name="all", profile="smoke", **arguments))
+    return {
+        name: json.loads((smoke.folder / f"{name}.json").read_text())
+        for name in command.NAMES
+    }
+
+
+def test_smoke(smoke, tmp_path):
+    """Every name runs, and its section and the page follow from stored files alone."""
+    contents = measured(smoke)
+    for name, content in contents.items():
+        assert content["profile"] == "smoke"
+        assert {"machine", "versions", "revision", "date"} <= content.keys()
+        section = command.module(name).section(content)
+        assert section.body.strip()
+        assert all(verdict.word in Word.__args__ for verdict in section.verdicts)
+
+    results = tmp_path / "results"
+    (results / "cpu").mkdir(parents=True)
+    left_out = "table4"
+    for name in contents.keys() - {left_out}:
+        (results / "cpu" / f"{name}.json").write_text(json.dumps(contents[name]))
+    pages = []
+    for docs in (tmp_path / "a", tmp_path / "b"):
+        path = report.write(results, docs, command.NAMES, command.module)
+        picture = (docs / "figures/figure8_ablation.png").read_bytes()
+        pages.append((path.read_text(), picture))
+    assert pages[0] == pages[1]
+    text = pages[0][0]
+    assert text.index("## Ledger") < text.index("Table 1: initialisation")
+    assert "python -m benchmarks.paper table1 --profile smoke" in text
+    assert (
+        f"- `python -m benchmarks.paper {left_out}`" in text.split("## Not measured")[1]
+    )
+    assert "figures/figure8_ablation.png" in text
+
+
+def test_report_prefers_the_full_profile(tmp_path):
+    for profile in ("cpu", "full"):
+        (tmp_path / profile).mkdir()
+        (tmp_path / profile / "table1.json").write_text(f'{{"profile": "{profile}"}}')
+    found = report.best(tmp_path, "table1")
+    assert found == {"profile": "full"}
+    assert report.best(tmp_path, "table2") is None
+
+
+def test_report_of_nothing_and_of_damage(tmp_path):
+    with pytest.raises(UserError, match="holds no measurement"):
+        report.write(tmp_path, tmp_path, command.NAMES, command.module)
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu/table1.json").write_text('{"rows": [')
+    with pytest.raises(UserError, match=r"table1\.json is damaged"):
+        report.write(tmp_path, tmp_path, command.NAMES, command.module)
+
+
+def test_results_that_cannot_be_written_are_refused_before_training(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(table1, "measure", lambda study: pytest.fail("it measured"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--results .*file: "):
+        command.main(command.Command("table1", results=tmp_path / "file"))
+
+
+def test_a_row_that_the_paper_does_not_have_stands_beside_no_figure():
+    rows = [
+        {"dataset": "digits", "form": form, "accuracy": [98.5], "protocol": "p"}
+        for form in ("adam", "muon-deep")
+    ]
+    text = table3.accuracy_table(rows, {"mnist": {"adam": (98.4, 0.1)}})
+    adam, muon = text.splitlines()[2:]
+    assert adam == "| digits | Adam | 98.4 ± 0.1 | 98.50 | p |"
+    assert muon == "| digits | Muon, 24-64²-256⁴, augmented |  | 98.50 | p |"
+
+
+def test_ledger_counts_the_verdicts():
+    sections = {
+        "table1": Section("a", "b", [Verdict("c", "d", "wrong")] * 2),
+        "table2": Section("a", "b", [Verdict("e", "f", "reproduced")]),
+    }
+    text = report.ledger(sections)
+    assert "3 claims: 1 **reproduced**, 2 **wrong**" in text
+    assert text.count("[table1](#table1)") == 2
+
+
+class TestStudy:
+    def test_a_run_is_trained_once(self, smoke, monkeypatch):
+        first = smoke.run("digits", "adam")
+        assert first.curves["test_accuracy"].shape == (2, 2)
+        assert first.protocol == Protocol(2, 2, 640)
+
+        def never(*_):
+            raise AssertionError("trained again")
+
+        monkeypatch.setattr(train, "run", never)
+        second = smoke.run("digits", "adam")
+        np.testing.assert_array_equal(
+            second.final("test_loss"), first.final("test_loss")
+        )
+
+    def test_a_run_with_other_settings_is_not_taken_for_it(self, smoke, tmp_path):
+        smoke.run("digits", "adam")
+        path = smoke.folder / "runs/digits-adam.json"
+        content = json.loads(path.read_text())
+        content["experiment"]["epochs"] = 7
+        other = Study("smoke", tmp_path, tmp_path / "work", train=False)
+        (tmp_path / "smoke/runs").mkdir(parents=True)
+        (tmp_path / "smoke/runs/digits-adam.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="other settings"):
+            other.run("digits", "adam")
+
+    def test_a_run_older_than_a_setting_has_its_default(self, smoke, tmp_path):
+        smoke.run("digits", "adam")
+        content = json.loads((smoke.folder / "runs/digits-adam.json").read_text())
+        del content["experiment"]["channels"]
+        other = Study("smoke", tmp_path, tmp_path / "work", train=False)
+        (tmp_path / "smoke/runs").mkdir(parents=True)
+        path = tmp_path / "smoke/runs/digits-adam.json"
+        path.write_text(json.dumps(content))
+        assert other.run("digits", "adam").experiment["channels"] == [16, 32, 64]
+        content["experiment"]["channels"] = [8, 8, 8]
+        path.write_text(json.dumps(content))
+        with pytest.raises(UserError, match="other settings"):
+            other.run("digits", "adam")
+
+    def test_missing_rows_say_what_they_take(self, tmp_path):
+        empty = Study("cpu", tmp_path, tmp_path / "work", train=False)
+        content = table1.measure(empty)
+        assert all(row["missing"].startswith("not run: ") for row in content["rows"])
+        section = table1.section(content)
+        assert "100 epochs" in section.body
+        assert section.verdicts == []
+
+    def test_profiles_differ_in_epochs_seeds_and_subset_only(self, tmp_path):
+        cpu, full = (
+            Study(p, tmp_path).experiment("mnist", "node") for p in ("cpu", "full")
+        )
+        assert cpu == full
+        cpu, full = (
+            Study(p, tmp_path).experiment("cifar10", "working") for p in ("cpu", "full")
+        )
+        differing = {
+            name for name in vars(cpu) if getattr(cpu, name) != getattr(full, name)
+        }
+        assert differing == {"epochs", "seeds", "limit"}
+
+    def test_rounding(self):
+        values = {"a": [1.23456789, 3], "b": np.array([1e-9 / 3])}
+        assert study.rounded(values) == {"a": [1.2346, 3], "b": [3.3333e-10]}
+
+
+class TestStatistics:
+    def test_interval_is_students(self):
+        values = np.random.default_rng(0).normal(98, 0.1, 10)
+        low, high = scipy.stats.t.interval(
+            0.95, 9, values.mean(), scipy.stats.sem(values)
+        )
+        assert statistics.half_width(values) == pytest.approx((high - low) / 2)
+        assert np.isnan(statistics.half_width(values[:1]))
+
+    def test_welch_from_intervals_is_welch(self):
+        rng = np.random.default_rng(1)
+        a, b = rng.normal(98.7, 0.1, 10), rng.normal(98.6, 0.2, 10)
+        implied = statistics.welch_from_intervals(
+            a.mean(), statistics.half_width(a), b.mean(), statistics.half_width(b), 10
+        )
+        assert implied == pytest.approx(statistics.welch(a, b))
+        assert np.isnan(statistics.welch(a, b[:1]))
+
+    def test_holm_rejects_what_its_closed_tests_reject(self):
+        """Holm = the closure of Bonferroni: every intersection with it is rejected."""
+        rng = np.random.default_rng(2)
+        for _ in range(200):
+            p = rng.uniform(0, 0.1, rng.integers(1, 5))
+            adjusted = statistics.holm(p)
+            for i in range(len(p)):
+                others = [j for j in range(len(p)) if j != i]
+                closed = max(
+                    (size + 1) * min(p[i], *(p[j] for j in chosen), 1)
+                    for size in range(len(p))
+                    for chosen in itertools.combinations(others, size)
+                )
+                assert adjusted[i] == pytest.approx(min(closed, 1))
+
+    def test_effect_size(self):
+        a, b = np.array([2.0, 4.0, 6.0]), np.array([1.0, 3.0, 5.0])
+        # Means 1 apart, both variances 4, and 1 - 3 / 15 for four degrees of freedom.
+        assert statistics.hedges_g(a, b) == pytest.approx(0.5 * 0.8)
+        assert np.isnan(statistics.hedges_g(a, b[:1]))
+        assert np.isnan(statistics.hedges_g(np.ones(3), np.ones(3)))
+
+    def test_the_papers_intervals_contradict_its_p_values(self):
+        # By hand: sd = 0.08 √10 / 2.262 = 0.112 and 0.154; t = 0.53 / 0.0602 = 8.8.
+        assert table4.implied("mnist", "adam") < 1e-6
+        (verdict,) = table4.verdicts({"rows": []})
+        assert verdict.word == "contradictory"
+
+
+class TestVerdicts:
+    @pytest.mark.parametrize(
+        ("form", "accuracy", "protocol", "word"),
+        [
+            ("faithful", 98.9, "5 epochs, 2 seeds", "reproduced"),
+            ("node", 98.9, "100 epochs, 10 seeds", "reproduced by another method"),
+            ("node", 97.5, "100 epochs, 10 seeds", "not reproduced"),
+            ("node", 97.5, "10 epochs, 10 seeds", "not measured"),
+            ("node", 97.5, "100 epochs, 1 seed, 2,000 examples", "not measured"),
+        ],
+    )
+    def test_table2_follows_its_number(self, form, accuracy, protocol, word):
+        row = {"dataset": "mnist", "form": form, "protocol": protocol, "loss": 0.1}
+        content = {"rows": [row | {"accuracy": accuracy, "seconds": 1.0}]}
+        (verdict,) = table2.section(content).verdicts
+        assert verdict.word == word
+
+    def test_table2_makes_no_claim_for_the_paper(self):
+        row = {"form": "adam-wide", "protocol": "8 epochs", "loss": 0.1, "seconds": 1.0}
+        row |= {"dataset": "fashion_mnist", "accuracy": 93.0}
+        section = table2.section({"rows": [row]})
+        cells = [cell.strip() for cell in section.body.splitlines()[2].split("|")]
+        # The paper's accuracy, loss and seconds: it has no such row.
+        assert [cells[i] for i in (3, 5, 7)] == ["", "", ""]
+        assert cells[4] == "93.00"
+        assert not section.verdicts
+
+    def test_table4_needs_a_significant_win(self):
+        rng = np.random.default_rng(0)
+
+        def verdict(mean, protocol="100 epochs"):
+            row = {"dataset": "mnist", "protocol": "100 epochs"}
+            rows = [
+                row | {"form": f, "accuracy": rng.normal(98, 0.1, 10)}
+                for f in table4.BASELINES
+            ]
+            ours = {"form": "node", "protocol": protocol}
+            rows.append(row | ours | {"accuracy": rng.normal(mean, 0.1, 10)})
+            return table4.verdicts({"rows": rows})[0]
+
+        assert verdict(98.8).word == "reproduced by another method"
+        assert verdict(98.0).word == "not reproduced"
+        assert "against" not in verdict(98.8).found
+        assert "10 epochs against 100 epochs" in verdict(98.8, "10 epochs").found
+
+    @pytest.mark.parametrize(
+        ("rises", "epochs", "word"),
+        [
+            (0.0, 100, "reproduced by another method"),
+            (0.0, 5, "not measured"),
+            (0.2, 100, "not reproduced"),
+            (0.2, 5, "not reproduced"),
+        ],
+    )
+    def test_figure4_is_borne_out_by_all_epochs_only(self, rises, epochs, word):
+        protocol = str(Protocol(epochs, 2))
+        row = {"form": "node", "rises": rises, "protocol": protocol}
+        (verdict,) = figure4.verdicts([row])
+        assert verdict.word == word
+
+    def test_relative_rate(self):
+        full = np.array([2.0, 1.0, 0.5, 0.4])
+        slow = np.array([2.0, 1.9, 1.2, 0.5])
+        # The common loss 0.5 is reached after 3 epochs and after 4.
+        assert table6.relative_rate(full, slow) == pytest.approx(3 / 4)
+        assert table6.relative_rate(full, np.array([2.0, 2.1, 2.2, 2.3])) is None
+
+    def test_robustness_is_a_range(self):
+        def content(last, protocol="100 epochs, 3 seeds"):
+            grid = itertools.product(robustness.MEANS, robustness.SPREADS)
+            row = {"form": "node", "protocol": protocol}
+            rows = [
+                row | {"mean": m, "spread": s, "accuracy": [97.0, 97.2]}
+                for m, s in grid
+            ]
+            rows[-1]["accuracy"] = [last]
+            return {"rows": rows}
+
+        (verdict,) = robustness.verdicts(content(97.2))
+        assert verdict.word == "reproduced by another method"
+        (verdict,) = robustness.verdicts(content(96.5))
+        assert verdict.word == "not reproduced"
+        assert verdict.found.startswith("0.60 points")
+        (verdict,) = robustness.verdicts(content(96.5, "10 epochs, 3 seeds"))
+        assert verdict.word == "not measured"

@@ -1,0 +1,170 @@
+"""The chapter on theory: what is measured is true, and verdicts follow from it."""
+
+import copy
+import json
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+
+from benchmarks.paper import theory
+from benchmarks.paper.study import Study, rounded
+from benchmarks.paper.theory import amplitudes as theory_amplitudes
+from benchmarks.paper.theory.findings import TOLERANCE, holds, inequality
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    """The smallest measurement, as it would be read back."""
+    folder = tmp_path_factory.mktemp("theory")
+    with jax.numpy_rank_promotion("allow"):
+        measured = theory.measure(Study("smoke", results=folder, work=folder))
+    return json.loads(json.dumps(rounded(measured), allow_nan=False))
+
+
+def words(content):
+    """Verdict words by where the paper says it."""
+    verdicts = theory.section(content).verdicts
+    return {v.claim.split(":")[0]: v.word for v in verdicts}
+
+
+def test_statements_that_are_theorems_hold(content):
+    word = words(content)
+    for where in (
+        "Eq 16",
+        "Eq 18, 19",
+        "Eq 22",
+        "Eq 24, 30",
+        "Lemma 2.1, Eq 37",
+        "Remark 2.1",
+        "Section 3.1, Lemma 3.2",
+        "Lemma 3.1, Eq 45, 52",
+        "Lemma 3.3, Eq 54–56",
+        "Theorem 3.1, Eq 44",
+        "A4",
+        "Eq 59 where X is bounded below",
+        "Theorem 3.2",
+        "Eq 67",
+        "Eq 68",
+        "Eq 70",
+    ):
+        assert word[where] == "reproduced", where
+
+
+def test_statements_that_have_a_counter_example_fall(content):
+    word = words(content)
+    wrong = {where for where, each in word.items() if each == "wrong"}
+    assert wrong == {
+        "Eq 2",
+        "Lemma 2.1, Eq 33, 38",
+        "Eq 44, sections 3.2 and 4.5",
+        "Eq 59",
+        "Eq 57, A5",
+        "Abstract, Theorem 3.2",
+        "Eq 69",
+        "Eq 68 for ε‖ξ‖",
+        "Section 3.2.3",
+    }
+    assert sum(each == "contradictory" for each in word.values()) == 6
+
+
+def test_every_finding_is_in_the_table_and_the_ledger(content):
+    section = theory.section(content)
+    rows = [line for line in section.body.splitlines() if line.startswith("| ")]
+    assert len({v.claim for v in section.verdicts}) == len(section.verdicts)
+    for verdict in section.verdicts:
+        assert "|" not in verdict.claim + verdict.found
+        assert any(verdict.found in row and verdict.word in row for row in rows)
+    assert section.figures.keys() == {"theory_escape.png"}
+
+
+def test_simulated_escapes_agree_with_scipy(content):
+    """Fails wrongly with probability below 1e-5 (5 σ, a dozen times)."""
+    escape = content["escape"]
+    draws = escape["draws"]
+    for exact, simulated in [
+        (scipy.stats.norm.sf(b["z"]), b["simulated"]) for b in escape["barriers"]
+    ] + [(scipy.stats.chi2.sf(4.0, n["n"]), n["simulated"]) for n in escape["norms"]]:
+        error = np.sqrt(exact * (1 - exact) / draws)
+        assert abs(simulated - exact) <= 5 * error + 1e-5
+    np.testing.assert_allclose(escape["crossing"], 0.7286, atol=1e-4)
+
+
+def test_minibatches_break_the_decrease_and_fixed_losses_do_not(content):
+    rising = content["monotone"]["rising"]
+    assert rising["amplification alone"][0] == 0
+    assert rising["amplification alone"][1] > 0.02
+    assert rising["all three"][0] > 0
+
+
+def test_jumps_have_a_bias_at_a_minimum(content):
+    """30 weights, curvature 2 + 40 π² in each, ε = 0.02."""
+    mean, error = content["limits"]["drift"]["at the minimum"]
+    expected = 30 * (0.02**2 + 10 * (1 - np.exp(-2 * (0.02 * np.pi) ** 2)))
+    assert abs(mean - expected) < 5 * error
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where", "expected"),
+    [
+        (("amplitudes", "violations", "pinsker"), 1e-3, "Remark 2.1", "wrong"),
+        (
+            ("amplitudes", "violations", "loss_bound"),
+            0.0,
+            "Lemma 2.1, Eq 33, 38",
+            "reproduced",
+        ),
+        (("amplitudes", "violations", "minimiser"), 0.1, "Eq 16", "wrong"),
+        (
+            ("monotone", "rising"),
+            {"amplification alone": [0.0, 0.0], "all three": [0.0, 0.0]},
+            "Eq 44, sections 3.2 and 4.5",
+            "reproduced",
+        ),
+        (
+            ("limits", "limit", "local_minimum"),
+            [1e9, 1e9],
+            "Abstract, Theorem 3.2",
+            "reproduced",
+        ),
+        (
+            ("escape", "gate", "as_printed"),
+            [1, 2, 3, 4, 5, 6],
+            "Section 2, T(θ)",
+            "reproduced",
+        ),
+        (("escape", "barriers", 0, "errors_away"), -6, "Eq 67", "wrong"),
+        (("escape", "barriers", 0, "eq68"), 0.1, "Eq 68", "wrong"),
+    ],
+)
+def test_verdicts_follow_the_numbers(content, path, value, where, expected):
+    changed = copy.deepcopy(content)
+    inner = changed
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    assert words(content)[where] != expected
+    assert words(changed)[where] == expected
+
+
+def test_eq_69_is_wrong_only_where_it_exceeds_the_exact_probability(content):
+    changed = copy.deepcopy(content)
+    for barrier in changed["escape"]["barriers"]:
+        barrier["eq69"] = barrier["lower"]
+    assert words(changed)["Eq 69"] == "reproduced"
+    assert words(changed)["Eq 69 against section 3.2.3"] == "reproduced"
+
+
+def test_minimiser_finds_a_known_answer():
+    losses, p = np.array([0.0, 1.0]), np.array([0.5, 0.5])
+    q = theory_amplitudes.minimiser(losses, p, np.log(3.0))
+    np.testing.assert_allclose(q, [0.75, 0.25], atol=1e-8)
+
+
+def test_words_of_a_violation():
+    assert holds(TOLERANCE / 2) == "reproduced"
+    assert holds(0.0, 2 * TOLERANCE) == "wrong"
+    assert inequality(-0.5) == "never violated"
+    assert "rounding" in inequality(1e-16)
+    assert inequality(0.25).startswith("violated by up to 0.25")
