@@ -19,8 +19,8 @@ import jax
 import numpy as np
 import tyro
 
+from benchmarks.cli import UserError
 from benchmarks.harness import data, pipeline, records
-from benchmarks.harness.errors import UserError
 from benchmarks.harness.loop import compile_program
 from benchmarks.harness.optimizers import NAMES
 from benchmarks.harness.settings import Experiment, resolved

@@ -11,8 +11,8 @@ from typing import Annotated
 import numpy as np
 import tyro
 
+from benchmarks.cli import UserError
 from benchmarks.harness import records
-from benchmarks.harness.errors import UserError
 
 TRAIN = Path(__file__).parent / "results" / "train"
 COLUMNS = (

@@ -20,10 +20,10 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from benchmarks.cli import UserError
 from benchmarks.harness import data, interruption, pipeline, plotting, records
 from benchmarks.harness.checkpoints import Checkpoints
 from benchmarks.harness.display import Display, EventFiles
-from benchmarks.harness.errors import UserError
 from benchmarks.harness.interface import State
 from benchmarks.harness.loop import Program, compile_program
 from benchmarks.harness.settings import Command, resolved

@@ -21,8 +21,8 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from benchmarks.cli import UserError
 from benchmarks.harness import data, pipeline, records
-from benchmarks.harness.errors import UserError
 from benchmarks.harness.loop import compile_program
 from benchmarks.harness.optimizers import NAMES, REGISTRY, OptimizerName
 from benchmarks.harness.settings import DEFAULT_SIGMA, RATES, Experiment

@@ -13,10 +13,10 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from benchmarks.cli import UserError
 from benchmarks.factorised import methods
 from benchmarks.factorised.methods import Cost, Training
 from benchmarks.harness import records
-from benchmarks.harness.errors import UserError
 from benchmarks.rastrigin.methods import DIMENSION, Run, starting_points
 
 LEARNING_RATES = (0.003, 0.01, 0.03, 0.1)

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from benchmarks.harness.errors import UserError
+from benchmarks.cli import UserError
 
 KEPT = 2
 # What orbax adds to the arrays: its descriptions and directories.

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from benchmarks.harness.errors import UserError
+from benchmarks.cli import UserError
 
 DatasetName = Literal["mnist", "fashion_mnist", "cifar10", "digits"]
 NAMES: tuple[str, ...] = get_args(DatasetName)

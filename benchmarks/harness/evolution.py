@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from evosax.algorithms import CMA_ES, PGPE, SNES, Open_ES, Sep_CMA_ES
 
-from benchmarks.harness.errors import UserError
+from benchmarks.cli import UserError
 from benchmarks.harness.interface import Objective, Optimizer, Setting, State
 from benchmarks.harness.networks import Batch
 

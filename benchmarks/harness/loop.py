@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from benchmarks.cli import UserError
 from benchmarks.harness import networks, optimizers, pipeline
-from benchmarks.harness.errors import UserError
 from benchmarks.harness.interface import Setting, State
 from benchmarks.harness.pipeline import Arrays, Splits
 from benchmarks.harness.settings import Experiment, resolved

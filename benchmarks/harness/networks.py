@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from benchmarks.cli import UserError
 from benchmarks.harness.data import CLASSES
-from benchmarks.harness.errors import UserError
 
 NetworkName = Literal[
     "mlp", "mlp-layernorm", "cnn", "cnn-layernorm", "cnn-global", "cnn-deep"

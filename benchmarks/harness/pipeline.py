@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.cli import UserError
 from benchmarks.harness.data import Dataset
-from benchmarks.harness.errors import UserError
 from benchmarks.harness.networks import Batch
 
 

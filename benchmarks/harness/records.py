@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.harness.errors import UserError
+from benchmarks.cli import UserError
 
 PACKAGES = ("qiaso-jax", "jax", "jaxlib", "flax", "optax", "evosax", "numpy")
 

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from benchmarks.cli import UserError
 from benchmarks.harness.data import DatasetName
-from benchmarks.harness.errors import UserError
 from benchmarks.harness.interface import Ablation
 from benchmarks.harness.networks import InitName, NetworkName
 from benchmarks.harness.optimizers import REGISTRY, OptimizerName

@@ -19,9 +19,9 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from benchmarks.cli import UserError
 from benchmarks.harness import data, pipeline, records
 from benchmarks.harness.data import DatasetName
-from benchmarks.harness.errors import UserError
 from benchmarks.node_signal import measure, models
 from benchmarks.node_signal import report as node_signal_report
 from benchmarks.node_signal.measure import SELECTIONS

@@ -26,10 +26,10 @@ import qiaso_jax
 from benchmarks.harness import networks
 from benchmarks.harness.data import CLASSES
 from benchmarks.harness.networks import Batch
+from benchmarks.markdown import table
 from benchmarks.node_space import digits as task
 from benchmarks.node_space import report
 from benchmarks.node_space.digits import Digits
-from benchmarks.paper.section import table
 from qiaso_jax.flax import BatchStatsTrainState
 
 Method = Literal["default", "node", "adam"]

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 
+from benchmarks.cli import UserError
 from benchmarks.harness import data, pipeline
-from benchmarks.harness.errors import UserError
 from benchmarks.harness.networks import Batch
+from benchmarks.markdown import spread
 from benchmarks.node_space.report import REFUSALS
-from benchmarks.paper.section import spread
 
 VALIDATION = 0.2
 

@@ -24,14 +24,14 @@ import tyro
 from rich.console import Console
 
 import qiaso_jax
+from benchmarks.cli import UserError
 from benchmarks.harness import networks
 from benchmarks.harness.data import CLASSES
-from benchmarks.harness.errors import UserError
 from benchmarks.harness.networks import Batch
+from benchmarks.markdown import table
 from benchmarks.node_space import digits as task
 from benchmarks.node_space import report
 from benchmarks.node_space.digits import Digits
-from benchmarks.paper.section import table
 
 Params = dict[str, jax.Array]
 Steps = dict[str, jax.Array | float]

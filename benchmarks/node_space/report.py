@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.cli import UserError
 from benchmarks.harness import records
-from benchmarks.harness.errors import UserError
 
 RESULTS = Path("benchmarks/results/node_space")
 

@@ -27,9 +27,9 @@ from rich.console import Console
 
 import qiaso_jax
 from benchmarks.harness import networks
+from benchmarks.markdown import table
 from benchmarks.node_space import report, scan_models
 from benchmarks.node_space.scan_models import Model, ModelName, Params
-from benchmarks.paper.section import table
 
 Space = Literal["auto", "node", "example", "weights"]
 

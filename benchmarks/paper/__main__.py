@@ -17,8 +17,8 @@ from typing import Annotated, Literal, get_args
 import tyro
 from rich.console import Console
 
+from benchmarks.cli import UserError
 from benchmarks.harness import records
-from benchmarks.harness.errors import UserError
 from benchmarks.paper import report
 from benchmarks.paper.study import RESULTS, ProfileName, Study, rounded
 

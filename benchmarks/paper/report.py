@@ -8,10 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from benchmarks.cli import UserError
 from benchmarks.harness import records
-from benchmarks.harness.errors import UserError
+from benchmarks.markdown import table
 from benchmarks.paper.forms import LEGEND
-from benchmarks.paper.section import Section, table
+from benchmarks.paper.section import Section
 
 PREFERENCE = ("full", "cpu")
 PAGE = "reproduction.md"

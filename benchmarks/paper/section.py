@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-import numpy as np
 from matplotlib.figure import Figure
 
 FULL_LENGTH = "100 epochs"
@@ -37,20 +36,6 @@ class Section(NamedTuple):
     body: str
     verdicts: Sequence[Verdict] = ()
     figures: Mapping[str, Figure] = MappingProxyType({})
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
-
-
-def spread(values: Sequence[float] | np.ndarray, digits: int = 2) -> str:
-    """Mean ± standard deviation; a single value stands alone."""
-    values = np.asarray(values, float)
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
 
 
 def judged(holds: bool, form: str, protocol: str = FULL_LENGTH) -> Word:

@@ -15,8 +15,8 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import train
+from benchmarks.cli import UserError
 from benchmarks.harness import records
-from benchmarks.harness.errors import UserError
 from benchmarks.harness.settings import Command, Experiment, resolved
 from benchmarks.paper.forms import (
     CIFAR10_RECIPES,

@@ -19,8 +19,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.cli import UserError
 from benchmarks.harness import records
-from benchmarks.harness.errors import UserError
 from benchmarks.rastrigin import methods
 from benchmarks.rastrigin.methods import Run
 

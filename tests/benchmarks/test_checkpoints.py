@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.cli import UserError
 from benchmarks.harness import checkpoints
 from benchmarks.harness.checkpoints import Checkpoints
-from benchmarks.harness.errors import UserError
 
 EXPERIMENT = {"optimizer": "adam", "epochs": 3}
 

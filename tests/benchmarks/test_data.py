@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.cli import UserError
 from benchmarks.harness import data
-from benchmarks.harness.errors import UserError
 
 SHARED = Path(__file__).parents[3] / "shared" / "datasets"
 TINY = data.Source("nobody/tiny", "image", (28, 28, 1), 40, 20)

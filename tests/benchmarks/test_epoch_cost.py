@@ -3,7 +3,7 @@ import json
 import pytest
 
 from benchmarks import epoch_cost
-from benchmarks.harness.errors import UserError
+from benchmarks.cli import UserError
 from benchmarks.harness.settings import Experiment
 
 DIGITS = Experiment(

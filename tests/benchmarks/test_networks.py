@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.special
 
+from benchmarks.cli import UserError
 from benchmarks.harness import networks
-from benchmarks.harness.errors import UserError
 
 
 def count(tree):

@@ -5,8 +5,8 @@ import optax
 import pytest
 import scipy.special
 
+from benchmarks.cli import UserError
 from benchmarks.harness import evolution, networks, optimizers
-from benchmarks.harness.errors import UserError
 from benchmarks.harness.interface import Objective, Setting, State
 from benchmarks.harness.networks import Batch, Network
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from benchmarks import train
-from benchmarks.harness.errors import UserError
+from benchmarks.cli import UserError
 from benchmarks.paper import __main__ as command
 from benchmarks.paper import report, statistics, study
 from benchmarks.paper.figures import figure4

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from benchmarks.cli import UserError
 from benchmarks.harness import data, pipeline
-from benchmarks.harness.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from benchmarks.cli import UserError
 from benchmarks.harness import plotting, records
-from benchmarks.harness.errors import UserError
 
 
 def line(epoch):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from benchmarks import summary
-from benchmarks.harness.errors import UserError
+from benchmarks.cli import UserError
 
 
 @pytest.fixture

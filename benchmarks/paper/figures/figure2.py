@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import qiaso_jax
+from benchmarks.markdown import table
 from benchmarks.paper.figures.rastrigin_traces import (
     LEGEND,
     PAPER_K,
@@ -20,7 +21,7 @@ from benchmarks.paper.figures.rastrigin_traces import (
     quartiles,
     trace,
 )
-from benchmarks.paper.section import Section, Verdict, table
+from benchmarks.paper.section import Section, Verdict
 from benchmarks.paper.study import Study
 from benchmarks.paper.theory.findings import share
 from benchmarks.rastrigin.methods import (

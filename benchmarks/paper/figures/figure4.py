@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.markdown import table
 from benchmarks.paper.figures import curves
 from benchmarks.paper.forms import FORMS, QIASO
-from benchmarks.paper.section import FULL_LENGTH, Section, Verdict, Word, judged, table
+from benchmarks.paper.section import FULL_LENGTH, Section, Verdict, Word, judged
 from benchmarks.paper.study import Study
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from benchmarks.markdown import table
 from benchmarks.paper.figures.rastrigin_traces import (
     LEGEND,
     judged,
@@ -15,7 +16,7 @@ from benchmarks.paper.figures.rastrigin_traces import (
     trace,
     working_settings,
 )
-from benchmarks.paper.section import Section, Verdict, table
+from benchmarks.paper.section import Section, Verdict
 from benchmarks.paper.study import Study
 from benchmarks.paper.theory.findings import share
 from benchmarks.rastrigin.methods import HALF_WIDTH, WORKING_SIGMA

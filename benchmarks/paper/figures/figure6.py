@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks.markdown import table
 from benchmarks.paper.figures.rastrigin_traces import (
     GLOBAL,
     LEGEND,
@@ -17,7 +18,7 @@ from benchmarks.paper.figures.rastrigin_traces import (
     trace,
     working_settings,
 )
-from benchmarks.paper.section import Section, Verdict, table
+from benchmarks.paper.section import Section, Verdict
 from benchmarks.paper.study import Study
 from benchmarks.paper.theory.findings import share
 from benchmarks.rastrigin.methods import HALF_WIDTH, WORKING_SIGMA, rastrigin

@@ -7,8 +7,9 @@ from typing import Any
 
 from benchmarks import epoch_cost
 from benchmarks.harness.settings import Experiment
+from benchmarks.markdown import table
 from benchmarks.paper.forms import FORMS
-from benchmarks.paper.section import Section, Verdict, judged, table
+from benchmarks.paper.section import Section, Verdict, judged
 from benchmarks.paper.study import Study
 
 CLAIMED = 1.01 / 0.93

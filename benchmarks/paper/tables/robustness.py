@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.markdown import table
 from benchmarks.paper.forms import FORMS
-from benchmarks.paper.section import Section, Verdict, judged, table
+from benchmarks.paper.section import Section, Verdict, judged
 from benchmarks.paper.study import Study, missing
 
 MEANS = (-0.02, 0.0, 0.02)

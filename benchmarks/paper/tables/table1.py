@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.markdown import spread, table
 from benchmarks.paper.forms import FORMS, QIASO
-from benchmarks.paper.section import Section, Verdict, judged, spread, table
+from benchmarks.paper.section import Section, Verdict, judged
 from benchmarks.paper.study import Study, missing
 
 SEEDS = 5

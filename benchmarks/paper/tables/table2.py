@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.markdown import table
 from benchmarks.paper.forms import FORMS, QIASO, recipes
-from benchmarks.paper.section import Section, Verdict, judged, table
+from benchmarks.paper.section import Section, Verdict, judged
 from benchmarks.paper.study import Study, missing
 
 PAPER = {

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.markdown import table
 from benchmarks.paper import statistics
 from benchmarks.paper.forms import FORMS, QIASO
-from benchmarks.paper.section import Section, Verdict, judged, table
+from benchmarks.paper.section import Section, Verdict, judged
 from benchmarks.paper.study import Study, missing
 
 BASELINES = ("adamw", "lion", "sophia")

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.markdown import table
 from benchmarks.paper import statistics
 from benchmarks.paper.forms import FORMS, QIASO, recipes
-from benchmarks.paper.section import Section, Verdict, judged, table
+from benchmarks.paper.section import Section, Verdict, judged
 from benchmarks.paper.study import Study
 from benchmarks.paper.tables.table3 import accuracies, accuracy_table
 

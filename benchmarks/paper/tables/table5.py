@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import qiaso_jax
-from benchmarks.paper.section import Section, Verdict, table
+from benchmarks.markdown import table
+from benchmarks.paper.section import Section, Verdict
 from benchmarks.paper.study import Study
 from benchmarks.paper.tables import cost
 

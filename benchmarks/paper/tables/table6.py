@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.paper.section import Section, Verdict, judged, table
+from benchmarks.markdown import table
+from benchmarks.paper.section import Section, Verdict, judged
 from benchmarks.paper.study import Run, Study, missing
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {

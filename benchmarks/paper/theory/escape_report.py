@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.paper.section import table
+from benchmarks.markdown import table
 from benchmarks.paper.theory.escape import (
     CUMULATIVE_BARRIER,
     CUMULATIVE_STEPS,

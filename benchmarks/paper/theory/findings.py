@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.paper.section import Verdict, Word, table
+from benchmarks.markdown import table
+from benchmarks.paper.section import Verdict, Word
 
 TOLERANCE = 1e-9
 """Of a relative violation in float64: more than rounding leaves, less than an error."""

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 import qiaso_jax
-from benchmarks.paper.section import table
+from benchmarks.markdown import table
 from benchmarks.paper.theory.findings import Finding, Sizes, share
 from benchmarks.rastrigin.methods import PAPER
 
