@@ -1,25 +1,61 @@
 """QIASO, a gradient-free optimizer for JAX in the style of optax."""
 
-from qiaso_jax.factorised import factorised_qiaso
-from qiaso_jax.node_space.kernel import node_qiaso
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+from qiaso_jax._transformation import pseudo_gradient
+from qiaso_jax.collapse import Readout
+from qiaso_jax.factorised.kernel import (
+    FactorisedInfo,
+    FactorisedState,
+    factorised_qiaso,
+)
+from qiaso_jax.node_space.kernel import NodeInfo, NodeState, node_qiaso
 from qiaso_jax.node_space.listing import node_sites
-from qiaso_jax.search import MinimizeResult, ask, minimize, tell
-from qiaso_jax.state import QIASOInfo, QIASOState
-from qiaso_jax.transform import PAPER, qiaso
+from qiaso_jax.search.ask_tell import ask, tell
+from qiaso_jax.search.minimize import MinimizeResult, minimize
 from qiaso_jax.tunnelling import Tunnelling, gaussian_tunnelling
+from qiaso_jax.weight_space import PAPER, QIASOInfo, QIASOState, qiaso
+
+if TYPE_CHECKING:
+    from qiaso_jax import flax, theory
+
+__version__ = importlib.metadata.version("qiaso-jax")
 
 __all__ = [
     "PAPER",
+    "FactorisedInfo",
+    "FactorisedState",
     "MinimizeResult",
+    "NodeInfo",
+    "NodeState",
     "QIASOInfo",
     "QIASOState",
+    "Readout",
     "Tunnelling",
+    "__version__",
     "ask",
     "factorised_qiaso",
+    "flax",
     "gaussian_tunnelling",
     "minimize",
     "node_qiaso",
     "node_sites",
+    "pseudo_gradient",
     "qiaso",
     "tell",
+    "theory",
 ]
+
+_LOADED_WHEN_ASKED_FOR = ("flax", "theory")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LOADED_WHEN_ASKED_FOR:
+        return importlib.import_module(f"qiaso_jax.{name}")
+    raise AttributeError(f"module 'qiaso_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,5 +1,6 @@
 """Checks of arguments, made once, outside of tracing, in sentences of our own."""
 
+import inspect
 import math
 import operator
 from collections.abc import Callable, Collection
@@ -111,3 +112,21 @@ def prng_key(key: Any) -> tuple[jax.Array, Any]:
             f"got dtype {array.dtype} and shape {array.shape}."
         )
     return jax.random.key_data(jax.random.key(array)), None
+
+
+def accepted_arguments(
+    fun: Callable[..., Any], arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """Those of the keyword ``arguments`` that the signature of ``fun`` names.
+
+    Its first parameter is taken by the parameters of the model. A function that takes
+    ``**kwargs`` gets all of them.
+    """
+    try:
+        parameters = list(inspect.signature(fun).parameters.values())
+    except ValueError:  # some built-in callables have no signature
+        return {}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return arguments
+    names = {p.name for p in parameters[1:] if p.kind is not p.POSITIONAL_ONLY}
+    return {name: value for name, value in arguments.items() if name in names}

@@ -4,6 +4,10 @@ The superposition stores log p with logsumexp(log p) = 0. The paper's amplitudes
 Eq 1 are φ_k = √p_k, so that Σ_k φ_k² = 1 (Eq 42).
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -38,6 +42,30 @@ def zscore(losses: jax.Array) -> jax.Array:
     return deviation / jnp.where(spread > 0, spread, 1)
 
 
+def shared_zscore(losses: jax.Array, share: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The z-scores of many superpositions in one unit, as deviation and unit.
+
+    Args:
+      losses: of the candidates of each, shape ``[K, b]``.
+      share: weight of each in the unit, shape ``[b]``.
+
+    Returns:
+      L − mean, of finite losses and 0 for others, shape ``[K, b]``; and the root mean
+      square over the superpositions of the standard deviation over their candidates, a
+      scalar; 1 if there is none.
+    """
+    finite = jnp.isfinite(losses)
+    count = jnp.maximum(jnp.sum(finite, axis=0), 1).astype(losses.dtype)
+    mean = jnp.sum(jnp.where(finite, losses, 0), axis=0) / count
+    centred = jnp.where(finite, losses - mean[None], 0)
+    # Squares of losses near the largest float would overflow.
+    peak = jnp.max(jnp.abs(centred))
+    peak = jnp.where(peak > 0, peak, 1)
+    variance = jnp.sum((centred / peak) ** 2, axis=0) / count
+    unit = peak * jnp.sqrt(jnp.sum(share * variance) / jnp.sum(share))
+    return centred, jnp.where(unit > 0, unit, 1)
+
+
 def centred_ranks(losses: jax.Array) -> jax.Array:
     """Ranks of the finite losses, linearly in [−1/2, 1/2]; ties share their mean rank.
 
@@ -58,7 +86,64 @@ def centred_ranks(losses: jax.Array) -> jax.Array:
     return jnp.where(finite & (count > 1), centred, 0)
 
 
-LOSS_SCALINGS = {None: _identity, "zscore": zscore, "rank": centred_ranks}
+Scaling = Callable[[jax.Array], jax.Array]
+"""``losses -> scaled losses``, both of shape ``[K]``."""
+
+LOSS_SCALINGS: dict[str | None, Scaling] = {
+    None: _identity,
+    "zscore": zscore,
+    "rank": centred_ranks,
+}
+
+
+def scaling(loss_scaling: Any) -> Scaling:
+    """The scaling that the argument ``loss_scaling`` names, or is."""
+    if callable(loss_scaling):
+        scale: Any = loss_scaling
+        return partial(_checked, scale)
+    named = loss_scaling is None or isinstance(loss_scaling, str)
+    if not named or loss_scaling not in LOSS_SCALINGS:
+        names = ", ".join(map(repr, LOSS_SCALINGS))
+        raise ValueError(
+            f"loss_scaling must be one of {names}, or a function losses -> scaled "
+            f"losses; got {loss_scaling!r}."
+        )
+    return LOSS_SCALINGS[loss_scaling]
+
+
+def _checked(scale: Scaling, losses: jax.Array) -> jax.Array:
+    scaled = jnp.asarray(scale(losses))
+    if scaled.shape != losses.shape or not jnp.issubdtype(scaled.dtype, jnp.floating):
+        raise ValueError(
+            "loss_scaling must return real floating numbers of the losses' shape, "
+            f"{losses.shape}; got {scaled.dtype} of shape {scaled.shape}."
+        )
+    return scaled.astype(losses.dtype)
+
+
+def reweighted(
+    log_p: jax.Array,
+    losses: jax.Array,
+    scaled_losses: jax.Array,
+    rate: chex.Numeric,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One step of exponential weights, where some losses may not be finite.
+
+    Args:
+      log_p: log-amplitudes before, shape ``[K]``.
+      losses: L, shape ``[K]``.
+      scaled_losses: s(L), shape ``[K]``; a candidate for which it is not finite is
+        excluded too.
+      rate: η/λ ≥ 0, scalar.
+
+    Returns:
+      The prior, restricted to candidates with a loss; the log-amplitudes after, or as
+      they were if there is none; and whether there is one.
+    """
+    known = jnp.where(jnp.isfinite(scaled_losses), losses, jnp.nan)
+    log_prior, informed = restrict(log_p, known)
+    after = jnp.where(informed, amplify(log_prior, scaled_losses, rate), log_p)
+    return log_prior, after, informed
 
 
 def amplify(
@@ -120,3 +205,53 @@ def entropy(log_p: jax.Array) -> jax.Array:
 def effective_candidates(log_p: jax.Array) -> jax.Array:
     """Kish's effective number 1 / Σ p², between 1 and K."""
     return jnp.exp(-jax.nn.logsumexp(2 * log_p))
+
+
+class Measured(NamedTuple):
+    """What a step of exponential weights did, for one superposition; all scalars.
+
+    Attributes:
+      expected_loss: ⟨p_{t+1}, L⟩ (Eq 43).
+      expected_decrease: ⟨p_t − p_{t+1}, s(L)⟩.
+      kl: KL(p_{t+1} ‖ p_t), in nats.
+      entropy: of p_{t+1}, in nats.
+      effective_candidates: 1 / Σ p_{t+1}².
+    """
+
+    expected_loss: jax.Array
+    expected_decrease: jax.Array
+    kl: jax.Array
+    entropy: jax.Array
+    effective_candidates: jax.Array
+
+
+def measure(
+    log_prior: jax.Array,
+    log_amplitudes: jax.Array,
+    losses: jax.Array,
+    scaled_losses: jax.Array,
+    informed: jax.Array,
+) -> Measured:
+    """Compares p_{t+1} with p_t, restricted to candidates with a loss, if any has."""
+    decrease = expected(log_prior, scaled_losses) - expected(
+        log_amplitudes, scaled_losses
+    )
+    return Measured(
+        expected_loss=jnp.where(informed, expected(log_amplitudes, losses), jnp.inf),
+        expected_decrease=jnp.where(informed, decrease, 0),
+        kl=kl_divergence(log_amplitudes, log_prior),
+        entropy=entropy(log_amplitudes),
+        effective_candidates=effective_candidates(log_amplitudes),
+    )
+
+
+def before_losses(num_candidates: int, dtype: jax.typing.DTypeLike) -> Measured:
+    """Of a uniform superposition before the first step: no loss seen."""
+    zero = jnp.zeros((), dtype)
+    return Measured(
+        expected_loss=jnp.full((), jnp.inf, dtype),
+        expected_decrease=zero,
+        kl=jnp.zeros((), dtype),
+        entropy=jnp.log(jnp.full((), num_candidates, dtype)),
+        effective_candidates=jnp.full((), num_candidates, dtype),
+    )

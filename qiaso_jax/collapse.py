@@ -1,16 +1,42 @@
 """Collapse: what is read out of the superposition, as weights on the offsets.
 
-The centre moves by Σ_k w_k δ_k. Each readout is a function
-``(key, log_amplitudes) -> w`` with w on the simplex, shape ``[K]``.
+The centre moves by Σ_k w_k δ_k, with w a function of the amplitudes.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 _Outcome = TypeVar("_Outcome")
+
+
+class Readout(NamedTuple):
+    """How a superposition collapses.
+
+    Attributes:
+      weights: ``(key, log_amplitudes) -> w``, both of shape ``[K]``, w on the simplex
+        or not.
+      keeps_centre: whether candidate 0 stays at the centre, as it should where w falls
+        on single candidates: the centre then returns to what was evaluated.
+    """
+
+    weights: Callable[[jax.Array, jax.Array], jax.Array]
+    keeps_centre: bool = False
+
+    def __call__(self, key: jax.Array, log_amplitudes: jax.Array) -> jax.Array:
+        """The weights, or our error if they are not K floats."""
+        weights = jnp.asarray(self.weights(key, log_amplitudes))
+        if weights.shape != log_amplitudes.shape or not jnp.issubdtype(
+            weights.dtype, jnp.floating
+        ):
+            raise ValueError(
+                "collapse must return real floating weights of the shape "
+                f"{log_amplitudes.shape} of the log-amplitudes; got {weights.dtype} "
+                f"of shape {weights.shape}."
+            )
+        return weights.astype(log_amplitudes.dtype)
 
 
 def best(key: jax.Array, log_amplitudes: jax.Array) -> jax.Array:
@@ -34,10 +60,27 @@ def _one_hot(index: jax.Array, like: jax.Array) -> jax.Array:
     return jax.nn.one_hot(index, like.shape[0], dtype=like.dtype)
 
 
-READOUTS = {"expectation": expectation, "best": best, "sample": sample}
+READOUTS = {
+    "expectation": Readout(expectation),
+    "best": Readout(best, keeps_centre=True),
+    "sample": Readout(sample, keeps_centre=True),
+}
 
-# These return to weights that a candidate has had, so one candidate keeps the centre.
-KEEPS_CENTRE = ("best", "sample")
+
+def readout(collapse: Any) -> Readout:
+    """The readout that the argument ``collapse`` names, or is."""
+    if isinstance(collapse, Readout):
+        return collapse
+    if callable(collapse):
+        weights: Any = collapse
+        return Readout(weights)
+    if not isinstance(collapse, str) or collapse not in READOUTS:
+        names = ", ".join(map(repr, READOUTS))
+        raise ValueError(
+            f"collapse must be one of {names}, or a function "
+            f"(key, log_amplitudes) -> weights; got {collapse!r}."
+        )
+    return READOUTS[collapse]
 
 
 def at_multiples(

@@ -3,12 +3,14 @@
 A candidate is known by its index. Antithetic candidates share a direction z_u and
 differ in sign, and a superposition may keep its candidate 0 at the centre:
 
-    δ_k = sign(k) · σ · z_{unit(k)},   z_u ~ 𝒩(0, I) drawn from fold_in(key, u).
+    δ_k = sign(k) · σ · z_{unit(k)}.
 
 Hence any candidate can be drawn again from the key, without the others.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -16,33 +18,81 @@ import jax.numpy as jnp
 
 from qiaso_jax._arguments import PyTree
 from qiaso_jax._trees import is_inexact
+from qiaso_jax.directions import direction_like
 
 
-def gaussian_like(key: jax.Array, tree: PyTree) -> PyTree:
-    """One independent standard normal per weight; a scalar 0 for integer leaves.
+class Candidates(NamedTuple):
+    """Candidates around a centre, as what each is known by.
 
-    Complex weights get E|z|² = 1. Only the shapes and dtypes of ``tree`` are used.
+    Attributes:
+      each: a pytree of arrays with a leading axis of the candidates: their indices,
+        and whatever is stored of them.
+      offset_of: the offset δ of one, from its part of ``each``.
+      batch_size: how many offsets may exist at a time; ``None`` for all.
     """
-    leaves, treedef = jax.tree.flatten(tree)
-    keys = jax.random.split(key, max(len(leaves), 1))
-    drawn = [
-        jax.random.normal(k, leaf.shape, leaf.dtype)
-        if is_inexact(leaf)
-        else jnp.zeros((), leaf.dtype)
-        for k, leaf in zip(keys, leaves, strict=False)
-    ]
-    return jax.tree.unflatten(treedef, drawn)
+
+    each: PyTree
+    offset_of: Callable[[Any], PyTree]
+    batch_size: int | None
+
+    @property
+    def number(self) -> int:
+        """How many there are."""
+        return jax.tree.leaves(self.each)[0].shape[0]
+
+    def arrays(self, centre: PyTree) -> PyTree:
+        """μ + δ of all, a pytree like ``centre`` with a leading axis."""
+
+        def candidate(one):
+            return displaced(centre, self.offset_of(one))
+
+        return jax.vmap(candidate)(self.each)
+
+    def weighted_offset(self, weights: jax.Array, centre: PyTree) -> PyTree:
+        """Σ_k w_k δ_k, a pytree like ``centre``, summed in the weights' precision."""
+        number = weights.shape[0]
+        size = number if self.batch_size is None else min(self.batch_size, number)
+        num_chunks = -(-number // size)
+        missing = num_chunks * size - number
+
+        def chunked(x):
+            # The last candidate fills the last chunk up, with weight 0.
+            x = jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)])
+            return x.reshape(num_chunks, size, *x.shape[1:])
+
+        def zeros(leaf):
+            shape = leaf.shape if is_inexact(leaf) else ()
+            return jnp.zeros(shape, jnp.promote_types(leaf.dtype, weights.dtype))
+
+        def add(sums, chunk):
+            weights, each = chunk
+            offsets = jax.vmap(self.offset_of)(each)
+            return jax.tree.map(partial(_added, weights), sums, offsets), None
+
+        weights = jnp.pad(weights, (0, missing)).reshape(num_chunks, size)
+        each = jax.tree.map(chunked, self.each)
+        sums, _ = jax.lax.scan(add, jax.tree.map(zeros, centre), (weights, each))
+        return jax.tree.map(
+            lambda m, s: s.astype(m.dtype) if is_inexact(m) else jnp.zeros_like(m),
+            centre,
+            sums,
+        )
 
 
-def scaled(factor: chex.Numeric, tree: PyTree) -> PyTree:
-    """``factor · leaf`` in the dtype of each inexact leaf."""
+def _added(weights: jax.Array, total: jax.Array, offsets: jax.Array) -> jax.Array:
+    if not is_inexact(offsets):
+        return total
+    return total + jnp.tensordot(
+        weights.astype(total.dtype),
+        offsets.astype(total.dtype),
+        axes=1,
+        precision=jax.lax.Precision.HIGHEST,
+    )
 
-    def scale(leaf):
-        if not is_inexact(leaf):
-            return leaf
-        return jnp.asarray(factor).astype(leaf.dtype) * leaf
 
-    return jax.tree.map(scale, tree)
+def stored(offsets: PyTree, number: int, batch_size: int | None = None) -> Candidates:
+    """Candidates whose offsets exist, with a leading axis."""
+    return Candidates((jnp.arange(number), offsets), lambda one: one[1], batch_size)
 
 
 def displaced(centre: PyTree, offset: PyTree) -> PyTree:
@@ -57,17 +107,32 @@ class Superposition(NamedTuple):
       num_candidates: K.
       antithetic: whether candidates come in pairs ±z; one of an odd number is alone.
       keeps_centre: whether candidate 0 has offset 0.
+      directions: the kind of z, a key of ``directions.REACH``.
     """
 
     num_candidates: int
     antithetic: bool
     keeps_centre: bool
+    directions: str = "gaussian"
 
     @property
     def num_drawn(self) -> int:
         """Number of independent directions."""
         moving = self.num_candidates - self.keeps_centre
         return -(-moving // 2) if self.antithetic else moving
+
+    def candidates(
+        self,
+        key: jax.Array,
+        like: PyTree,
+        sigma: chex.Numeric,
+        batch_size: int | None,
+    ) -> Candidates:
+        """The candidates of a key: all offsets, or each drawn when it is needed."""
+        if batch_size is None:
+            return stored(self.offsets(key, like, sigma), self.num_candidates)
+        offset_of = partial(self.offset, key, like, sigma)
+        return Candidates(jnp.arange(self.num_candidates), offset_of, batch_size)
 
     def offset(
         self, key: jax.Array, like: PyTree, sigma: chex.Numeric, k: jax.Array
@@ -77,19 +142,29 @@ class Superposition(NamedTuple):
         mirrored = k >= self.num_drawn
         unit = jnp.where(mirrored, k - self.num_drawn, k)
         sign = jnp.where(mirrored, -1, 1) * jnp.where(k < 0, 0, 1)
-        direction = gaussian_like(jax.random.fold_in(key, jnp.maximum(unit, 0)), like)
-        return scaled(sigma * sign, direction)
+        return _scaled(sigma * sign, self._direction(key, like, jnp.maximum(unit, 0)))
 
     def offsets(self, key: jax.Array, like: PyTree, sigma: chex.Numeric) -> PyTree:
         """All offsets, leading axis K; each direction is drawn once."""
-        units = jnp.arange(self.num_drawn)
-        draw = jax.vmap(lambda u: gaussian_like(jax.random.fold_in(key, u), like))
+        drawn = jax.vmap(partial(self._direction, key, like))(
+            jnp.arange(self.num_drawn)
+        )
         num_mirrored = self.num_candidates - self.keeps_centre - self.num_drawn
 
-        def arrange(z):
+        def arranged(z):
             if not is_inexact(z):
                 return jnp.zeros((self.num_candidates,), z.dtype)
             centre = jnp.zeros((int(self.keeps_centre), *z.shape[1:]), z.dtype)
             return jnp.concatenate([centre, z, -z[:num_mirrored]])
 
-        return scaled(sigma, jax.tree.map(arrange, draw(units)))
+        return _scaled(sigma, jax.tree.map(arranged, drawn))
+
+    def _direction(self, key: jax.Array, like: PyTree, unit: jax.Array) -> PyTree:
+        return direction_like(key, like, self.directions, unit, self.num_drawn)
+
+
+def _scaled(factor: chex.Numeric, tree: PyTree) -> PyTree:
+    """``factor · leaf`` in the dtype of each leaf that moves."""
+    return jax.tree.map(
+        lambda z: jnp.asarray(factor).astype(z.dtype) * z if is_inexact(z) else z, tree
+    )

@@ -8,7 +8,7 @@ import optax
 
 from qiaso_jax import _arguments
 from qiaso_jax._trees import is_inexact
-from qiaso_jax.superposition import gaussian_like
+from qiaso_jax.directions import direction_like
 
 # g of T(θ) = γ g(αℓ): the one that the paper prints falls with the loss.
 GATES = {"as_printed": lambda x: jax.nn.sigmoid(-x), "as_described": jax.nn.sigmoid}
@@ -67,7 +67,7 @@ class Tunnelling(NamedTuple):
         factor = jnp.where(moved, factor, 0)
 
         def jumped(offsets):
-            noise = gaussian_like(noise_key, offsets)
+            noise = direction_like(noise_key, offsets, "gaussian", jnp.int32(0), 1)
 
             def move(offset, noise):
                 if not is_inexact(offset):

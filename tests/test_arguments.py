@@ -40,3 +40,13 @@ def test_what_is_no_key_is_named(key):
 def test_several_keys_are_too_many():
     with pytest.raises(ValueError, match=r"single key, got shape \(2,\)"):
         _arguments.prng_key(jax.random.split(jax.random.key(0)))
+
+
+def test_only_named_arguments_are_forwarded():
+    given = {"a": 1, "b": 2, "params": 3}
+    accepted = _arguments.accepted_arguments
+    assert accepted(lambda params, a: 0, given) == {"a": 1}
+    assert accepted(lambda p, *, b, a=0: 0, given) == {"a": 1, "b": 2}
+    assert accepted(lambda p, **kwargs: 0, given) == given
+    assert accepted(lambda p, a, /: 0, given) == {}
+    assert accepted(jax.jit(lambda p, b: 0), given) == {"b": 2}

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 import qiaso_jax
-from qiaso_jax.state import QIASOInfo
+from qiaso_jax import QIASOInfo
 
 
 def test_reports_can_be_found_in_wrapped_states():

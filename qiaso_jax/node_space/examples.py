@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qiaso_jax._arguments import PyTree
-from qiaso_jax.evaluation import accepted_arguments
+from qiaso_jax._arguments import PyTree, accepted_arguments
 from qiaso_jax.program.axes import ExampleAxis
 from qiaso_jax.program.equations import Program, variables_of
 from qiaso_jax.program.flatten import flatten
+from qiaso_jax.resampling import systematic_draws
 
 UNIFORM_SHARE = 0.1
 """m: the share of the draws of examples that does not look at their losses."""
@@ -330,8 +330,5 @@ def telling_examples(
     tells = jnp.isfinite(total) & (total > 0)
     chance = jnp.where(tells, excess / jnp.where(tells, total, 1), 1 / size)
     chance = (1 - UNIFORM_SHARE) * chance + UNIFORM_SHARE / size
-    edges = jnp.cumsum(chance)
-    start = jax.random.uniform(key, (), losses.dtype)
-    ticks = (jnp.arange(count) + start) * (edges[-1] / count)
-    rows = jnp.clip(jnp.searchsorted(edges, ticks, side="right"), 0, size - 1)
+    rows = systematic_draws(jax.random.uniform(key, (), losses.dtype), chance, count)
     return rows, 1 / (count * size * chance[rows])

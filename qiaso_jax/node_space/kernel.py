@@ -5,21 +5,23 @@ all candidates, their amplitudes, and the expected displacement, brought back to
 parameters.
 """
 
-from typing import Any
+import warnings
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from qiaso_jax import _arguments, _trees
+from qiaso_jax import _arguments, _trees, amplitudes
 from qiaso_jax._arguments import PyTree, ScalarOrSchedule
-from qiaso_jax.amplitudes import uniform
+from qiaso_jax._transformation import Kernel, Told, algorithm, transformation
+from qiaso_jax.directions import REACH
+from qiaso_jax.evaluation import Objective
 from qiaso_jax.node_space.examples import BatchArgnames, bind_model, checked_argnames
-from qiaso_jax.node_space.noise import REACH
 from qiaso_jax.node_space.pairs import Pairs
 from qiaso_jax.node_space.spaces import Space, analyse, checked_space
-from qiaso_jax.node_space.superposed import number_drawn, superpose
-from qiaso_jax.state import QIASOInfo, QIASOState, empty_info
+from qiaso_jax.node_space.superposed import Superposed, number_drawn, superpose
 
 _MINIBATCHES_AT_A_TIME = 4
 """Pairs are evaluated together for this many times the minibatch's examples at most."""
@@ -32,12 +34,13 @@ def node_qiaso(
     *,
     optimizer: optax.GradientTransformation,
     examples: float | None = None,
-    noise: str = "rademacher",
+    directions: Literal["rademacher", "gaussian"] = "rademacher",
     reactive_only: bool = True,
     candidate_batch_size: int | None = None,
     batch_argnames: BatchArgnames = None,
     space: Space = "auto",
     key: Any = 0,
+    noise: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""QIASO with a superposition per example, evaluated in node space.
 
@@ -101,7 +104,8 @@ def node_qiaso(
         1 for losses that do not tell how far an example is from being right, such as
         the 0–1 loss. ``None`` for a quarter, or all where the loss of an example
         depends on others, as with batch statistics.
-      noise: "rademacher" (the cheapest, and the lowest variance) or "gaussian".
+      directions: of the noise, "rademacher" (the cheapest, and the lowest variance) or
+        "gaussian".
       reactive_only: whether only nodes that can react get noise.
       candidate_batch_size: how many candidates are evaluated at a time, which bounds
         the memory; the largest even divisor of K up to it is used. ``None`` for
@@ -115,18 +119,14 @@ def node_qiaso(
         examples alike; "auto": of those that are right, the one of less variance for
         each site; or a mapping of the paths that ``node_sites`` lists to these.
       key: an int or a PRNG key.
+      noise: the former name of ``directions``.
 
     Returns:
-      An ``optax.GradientTransformationExtraArgs`` with a ``QIASOState``. Its
+      An ``optax.GradientTransformationExtraArgs`` with a ``NodeState``. Its
       ``update(updates, state, params, *, value_fn, **kwargs)`` takes
       ``value_fn(params, **kwargs) -> [B]``, a loss per example, and forwards the
       keyword arguments that its signature names. The centre is ``params + updates``
       and the result ``updates + displacement``; ``updates=None`` stands for zeros.
-
-      In ``state.info``, ``expected_loss`` is the mean over the minibatch of the clean
-      loss, plus what the candidates' expectation differs from it by in the examples
-      drawn; ``kl``, ``entropy`` and ``effective_candidates`` are means over those;
-      ``num_nonfinite`` counts evaluations, of K per example.
 
     Raises:
       TypeError, ValueError: if an argument is of the wrong type or out of range; in
@@ -174,178 +174,309 @@ def node_qiaso(
     _arguments.transformation("optimizer", optimizer)
     if examples is not None:
         _arguments.scalar("examples", examples, above=0, at_most=1)
-    _arguments.one_of("noise", noise, REACH)
+    if noise is not None:
+        warnings.warn(
+            f"noise={noise!r} of node_qiaso is called directions={noise!r} now, and "
+            "will not be taken under the old name by the next release.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        directions = noise  # type: ignore[assignment]
+    _arguments.one_of("directions", directions, REACH)
     if candidate_batch_size is not None:
         candidate_batch_size = _arguments.positive_int(
             "candidate_batch_size", candidate_batch_size
         )
-    batch_argnames = checked_argnames(batch_argnames)
-    space = checked_space(space)
-    key_data, key_impl = _arguments.prng_key(key)
-    inner = _trees.on_inexact(optimizer)
-    num_pairs = num_candidates // 2
-
-    def init(params: PyTree) -> QIASOState:
-        params = _trees.arrays(params)
-        dtype = _trees.amplitude_dtype(params)
-        return QIASOState(
-            step=jnp.zeros((), jnp.int32),
-            key=key_data,
-            candidates=(),
-            log_amplitudes=uniform(num_candidates, dtype),
-            opt_state=inner.init(params),
-            info=empty_info(num_candidates, dtype),
-        )
-
-    def update(
-        updates: PyTree | None,
-        state: Any,
-        params: PyTree | None = None,
-        *,
-        value_fn: Any = None,
-        **kwargs: Any,
-    ) -> tuple[PyTree, QIASOState]:
-        updates, centre = _trees.updates_and_centre(updates, params)
-        if value_fn is None:
-            raise ValueError(
-                "node_qiaso evaluates the loss itself: give update value_fn=, a "
-                "function (params, **kwargs) -> [B]; got none."
-            )
-        next_key, select_key, noise_key = jax.random.split(
-            jax.random.wrap_key_data(state.key, impl=key_impl), 3
-        )
-        dtype = state.log_amplitudes.dtype
-        sigma_now = jnp.asarray(_arguments.at_step(sigma, state.step), dtype)
-        eta_now = jnp.asarray(_arguments.at_step(eta, state.step), dtype)
-        model = bind_model(value_fn, centre, kwargs, batch_argnames)
-        analysis = analyse(model, space)
-        size = number_drawn(model, analysis, examples)
-
-        # Choose the examples, evaluate them as they are, and find their noise.
-        superposed = superpose(
-            model, analysis, size, select_key, sigma_now, noise, reactive_only
-        )
-
-        # Evaluate the candidates.
-        if candidate_batch_size is None:
-            at_a_time = _MINIBATCHES_AT_A_TIME * model.size // size
-        else:
-            at_a_time = max(1, candidate_batch_size // 2)
-        noises = superposed.noises
-        pairs = Pairs(noise_key, noises, num_pairs, at_a_time)
-
-        def losses_of_pair(sources, pair):
-            feeds = [n.feed(s, pair) for n, s in zip(noises, sources, strict=True)]
-            signed = jax.vmap(lambda sign: superposed.losses(feeds, pair, sign))
-            return signed(jnp.array([1, -1], jnp.int8)).astype(dtype)
-
-        losses = pairs.map(losses_of_pair)
-
-        # Amplify.
-        weights, log_p = pair_weights(losses, eta_now, sigma_now, superposed.share)
-        info = _measure(
-            losses,
-            log_p,
-            superposed.clean_loss,
-            superposed.clean_drawn,
-            superposed.share,
-        )
-        any_finite = jnp.any(jnp.isfinite(losses))
-        info = info._replace(
-            num_skipped=state.info.num_skipped + jnp.where(any_finite, 0, 1),
-            collapsed=any_finite,
-        )
-
-        # Collapse.
-        def add_pair(totals, sources, pair, weight):
-            return [
-                n.add(total, source, pair, weight)
-                for n, total, source in zip(noises, totals, sources, strict=True)
-            ]
-
-        totals = pairs.sum(add_pair, [n.zero(dtype) for n in noises], weights)
-        gradient = jax.tree.unflatten(
-            jax.tree.structure(centre), superposed.gradients(totals)
-        )
-        moved, opt_state = _trees.update_if(
-            any_finite, inner, gradient, state.opt_state, centre
-        )
-        return _trees.added(updates, moved), QIASOState(
-            step=jnp.asarray(optax.safe_increment(state.step)),
-            key=jax.random.key_data(next_key),
-            candidates=(),
-            log_amplitudes=state.log_amplitudes,
-            opt_state=opt_state,
-            info=info,
-        )
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    settings = Settings(
+        num_candidates // 2,
+        sigma,
+        eta,
+        examples,
+        directions,
+        reactive_only,
+        candidate_batch_size,
+        checked_argnames(batch_argnames),
+        checked_space(space),
+    )
+    return transformation(algorithm(KERNEL, settings, optimizer, key))
 
 
-def pair_weights(
-    losses: jax.Array, eta: jax.Array, sigma: jax.Array, share: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Weights of the pairs' directions, and log-amplitudes of the candidates (Eq 16).
+class NodeInfo(NamedTuple):
+    """What happened in the last step of ``node_qiaso``; every field is a scalar array.
+
+    ``optax.tree.get(state, "expected_loss")`` finds a field in any wrapped state. Means
+    are over the examples for which candidates were evaluated, unless otherwise said.
+
+    Attributes:
+      expected_loss: the mean over the minibatch of the clean loss, plus what the
+        candidates' expectation (Eq 43) differs from it by in the examples drawn;
+        ``inf`` before the first step.
+      best_loss: the same of the candidate with the least loss.
+      expected_decrease: mean of ⟨p_0 − p_n, s(L_n)⟩, the fall of the expected *scaled*
+        loss from the uniform prior p_0. By Lemma 3.1 (Eq 45) at least ``kl / eta``.
+      kl: mean of KL(p_n ‖ p_0), in nats.
+      entropy: mean of −Σ p_n log p_n, in nats.
+      effective_candidates: mean of 1 / Σ p_n², between 1 and K.
+      num_nonfinite: losses that were NaN or infinite, of K per example.
+      num_skipped: steps so far that did nothing, as no loss was finite.
+    """
+
+    expected_loss: jax.Array
+    best_loss: jax.Array
+    expected_decrease: jax.Array
+    kl: jax.Array
+    entropy: jax.Array
+    effective_candidates: jax.Array
+    num_nonfinite: jax.Array
+    num_skipped: jax.Array
+
+
+class NodeState(NamedTuple):
+    """The state of ``node_qiaso``; all leaves are arrays.
+
+    Every step prepares superpositions of its own: none is kept.
+
+    Attributes:
+      step: number of updates so far, int32.
+      key: raw uint32 data of the PRNG key of the next step.
+      opt_state: state of the ``optimizer`` that the pseudo-gradient is handed to.
+      info: the report on the last step.
+    """
+
+    step: jax.Array
+    key: jax.Array
+    opt_state: PyTree
+    info: NodeInfo
+
+
+class Settings(NamedTuple):
+    """The arguments of ``node_qiaso``, checked."""
+
+    num_pairs: int
+    sigma: ScalarOrSchedule
+    eta: ScalarOrSchedule
+    examples: float | None
+    directions: str
+    reactive_only: bool
+    batch_size: int | None
+    batch_argnames: BatchArgnames
+    space: Space
+
+
+class Asked(NamedTuple):
+    """What noise is made of; where there is any, and of what shape, is the model's."""
+
+    select_key: jax.Array
+    noise_key: jax.Array
+    sigma: jax.Array
+    eta: jax.Array
+
+
+class Evaluated(NamedTuple):
+    """The superposition of every example; the losses of its pairs, ``[P, 2, b]``."""
+
+    superposed: Superposed
+    pairs: Pairs
+    losses: jax.Array
+
+
+def init(settings: Settings, key: jax.Array, params: PyTree) -> NodeState:
+    """The state before the first step."""
+    dtype = _trees.amplitude_dtype(params)
+    return NodeState(
+        step=jnp.zeros((), jnp.int32),
+        key=jax.random.key_data(key),
+        opt_state=(),
+        info=NodeInfo(
+            **amplitudes.before_losses(2 * settings.num_pairs, dtype)._asdict(),
+            best_loss=jnp.full((), jnp.inf, dtype),
+            num_nonfinite=jnp.zeros((), jnp.int32),
+            num_skipped=jnp.zeros((), jnp.int32),
+        ),
+    )
+
+
+def ask(settings: Settings, state: NodeState, keys: jax.Array, centre: PyTree) -> Asked:
+    """The keys and the size of the noise."""
+    del centre
+    select_key, noise_key = keys
+    dtype = state.info.expected_loss.dtype
+    return Asked(
+        select_key,
+        noise_key,
+        jnp.asarray(_arguments.at_step(settings.sigma, state.step), dtype),
+        jnp.asarray(_arguments.at_step(settings.eta, state.step), dtype),
+    )
+
+
+def evaluate(
+    settings: Settings, asked: Asked, centre: PyTree, objective: Objective
+) -> Evaluated:
+    """Chooses examples, finds their noise, and evaluates all pairs."""
+    assert objective.value_fn is not None
+    model = bind_model(
+        objective.value_fn, centre, objective.kwargs, settings.batch_argnames
+    )
+    analysis = analyse(model, settings.space)
+    size = number_drawn(model, analysis, settings.examples)
+    superposed = superpose(
+        model,
+        analysis,
+        size,
+        asked.select_key,
+        asked.sigma,
+        settings.directions,
+        settings.reactive_only,
+    )
+    if settings.batch_size is None:
+        at_a_time = _MINIBATCHES_AT_A_TIME * model.size // size
+    else:
+        at_a_time = max(1, settings.batch_size // 2)
+    noises = superposed.noises
+    pairs = Pairs(asked.noise_key, noises, settings.num_pairs, at_a_time)
+
+    def losses_of_pair(sources, pair):
+        feeds = [n.feed(s, pair) for n, s in zip(noises, sources, strict=True)]
+        signed = jax.vmap(lambda sign: superposed.losses(feeds, pair, sign))
+        return signed(jnp.array([1, -1], jnp.int8)).astype(asked.sigma.dtype)
+
+    return Evaluated(superposed, pairs, pairs.map(losses_of_pair))
+
+
+def tell(
+    settings: Settings,
+    state: NodeState,
+    centre: PyTree,
+    asked: Asked,
+    evaluated: Evaluated,
+) -> Told:
+    """Amplifies for every example, and sums what the pairs say about the parameters."""
+    del settings
+    superposed, pairs, losses = evaluated
+    share = superposed.share
+    amplified = amplify(losses, asked.eta, share)
+    weights = pair_weights(losses, amplified, asked.eta, asked.sigma, share)
+
+    def add_pair(totals, sources, pair, weight):
+        return [
+            n.add(total, source, pair, weight)
+            for n, total, source in zip(pairs.noises, totals, sources, strict=True)
+        ]
+
+    zeros = [n.zero(losses.dtype) for n in pairs.noises]
+    gradients = superposed.gradients(pairs.sum(add_pair, zeros, weights))
+    informed = jnp.any(jnp.isfinite(losses))
+    return Told(
+        gradient=jax.tree.unflatten(jax.tree.structure(centre), gradients),
+        moves=informed,
+        informed=informed,
+        state=state._replace(info=_info(state, superposed, losses, amplified)),
+    )
+
+
+class Amplified(NamedTuple):
+    """The amplitudes of every example.
+
+    Attributes:
+      log_prior: uniform over the candidates with a loss, shape ``[K, b]``.
+      log_p: log p_n after the step, shape ``[K, b]``.
+      scaled_losses: (L − L̄)/s, shape ``[K, b]``.
+      unit: s, a scalar.
+      informed: whether an example has any candidate with a loss, shape ``[b]``.
+    """
+
+    log_prior: jax.Array
+    log_p: jax.Array
+    scaled_losses: jax.Array
+    unit: jax.Array
+    informed: jax.Array
+
+
+def amplify(losses: jax.Array, eta: jax.Array, share: jax.Array) -> Amplified:
+    """Exponential weights of every example, from a uniform prior (Eq 16).
 
     Args:
       losses: L, shape ``[P, 2, b]``: of both candidates of every pair.
+      eta: η ≥ 0.
+      share: of the examples in a mean over the minibatch, shape ``[b]``.
+
+    Returns:
+      The amplitudes; K = 2 P. An example that lost all candidates keeps the prior.
+    """
+    losses = losses.reshape(-1, losses.shape[-1])
+    centred, unit = amplitudes.shared_zscore(losses, share)
+    prior = amplitudes.uniform(losses.shape[0], losses.dtype)
+    log_prior, log_p, informed = jax.vmap(
+        partial(amplitudes.reweighted, prior, rate=eta), in_axes=1, out_axes=(1, 1, 0)
+    )(losses, centred / unit)
+    return Amplified(log_prior, log_p, centred / unit, unit, informed)
+
+
+def pair_weights(
+    losses: jax.Array,
+    amplified: Amplified,
+    eta: jax.Array,
+    sigma: jax.Array,
+    share: jax.Array,
+) -> jax.Array:
+    """Weights of the pairs' directions, whose weighted sum is minus the gradient.
+
+    They have the scale of a gradient at any η; where it is 0, they are the limit.
+
+    Args:
+      losses: L, shape ``[P, 2, b]``.
+      amplified: by ``amplify``.
       eta: η ≥ 0.
       sigma: σ.
       share: of the examples in a mean over the minibatch, shape ``[b]``.
 
     Returns:
-      The weight of each direction in the expected displacement of its example, times
-      the share, shape ``[P, b]``; and log p, of the shape of the losses.
+      Shape ``[P, b]``: the weight in the expected displacement, times the share.
     """
-    num_candidates = losses.shape[0] * losses.shape[1]
-    finite = jnp.isfinite(losses)
-    both = jnp.all(finite, axis=1)
-    count = jnp.sum(finite, axis=(0, 1))
-    safe_count = jnp.maximum(count, 1).astype(losses.dtype)
-    values = jnp.where(finite, losses, 0)
-    mean = jnp.sum(values, axis=(0, 1)) / safe_count
-    centred = jnp.where(finite, losses - mean[None, None], 0)
-    # Squares of losses near the largest float would overflow.
-    peak = jnp.max(jnp.abs(centred))
-    peak = jnp.where(peak > 0, peak, 1)
-    variance = jnp.sum((centred / peak) ** 2, axis=(0, 1)) / safe_count
-    scale = peak * jnp.sqrt(jnp.sum(share * variance) / jnp.sum(share))
-    scale = jnp.where(scale > 0, scale, 1)
-    # An example that lost all candidates keeps the prior, and teaches nothing.
-    excluded = ~finite & (count > 0)[None, None]
-    exponents = jnp.where(excluded, -jnp.inf, -eta * centred / scale)
-    log_p = jax.nn.log_softmax(exponents, axis=(0, 1))
-    p = jnp.exp(log_p)
+    p = jnp.exp(amplified.log_p).reshape(losses.shape)
     positive = eta > 0
-    exponential = (p[:, 0] - p[:, 1]) * scale / (jnp.where(positive, eta, 1) * sigma)
-    linear = -(values[:, 0] - values[:, 1]) / (num_candidates * sigma)
-    linear = jnp.where(both, linear, 0)
-    return jnp.where(positive, exponential, linear) * share[None], log_p
+    per_unit = amplified.unit / (jnp.where(positive, eta, 1) * sigma)
+    exponential = (p[:, 0] - p[:, 1]) * per_unit
+    linear = -(losses[:, 0] - losses[:, 1]) / (2 * losses.shape[0] * sigma)
+    linear = jnp.where(jnp.all(jnp.isfinite(losses), axis=1), linear, 0)
+    return jnp.where(positive, exponential, linear) * share[None]
 
 
-def _measure(
-    losses: jax.Array,
-    log_p: jax.Array,
-    clean_loss: jax.Array,
-    clean_drawn: jax.Array,
-    share: jax.Array,
-) -> QIASOInfo:
-    """The report, as means over the examples drawn."""
-    num_candidates = losses.shape[0] * losses.shape[1]
-    finite = jnp.isfinite(losses) & jnp.isfinite(clean_drawn)[None, None]
-    p = jnp.exp(log_p)
-    excess = jnp.where(finite, losses - clean_drawn[None, None], 0)
-    expected = jnp.sum(p * excess, axis=(0, 1))
-    entropy = -jnp.sum(jnp.where(p > 0, p * log_p, 0), axis=(0, 1))
-    log_k = jnp.log(jnp.asarray(num_candidates, losses.dtype))
-    mean_excess = jnp.matmul(excess, share, precision="highest")
-    uniform_excess = jnp.mean(excess, axis=(0, 1))
-    return empty_info(num_candidates, losses.dtype)._replace(
-        expected_loss=clean_loss + jnp.sum(share * expected),
-        best_loss=clean_loss + jnp.min(mean_excess),
-        expected_decrease=jnp.sum(share * (uniform_excess - expected)),
-        kl=log_k - jnp.mean(entropy),
-        entropy=jnp.mean(entropy),
-        effective_candidates=jnp.mean(1 / jnp.sum(p**2, axis=(0, 1))),
+def _info(
+    state: NodeState, superposed: Superposed, losses: jax.Array, amplified: Amplified
+) -> NodeInfo:
+    """The report; what losses have in common would take the digits of what differs."""
+    share, clean = superposed.share, superposed.clean_drawn
+    losses = losses.reshape(-1, losses.shape[-1])
+    known = jnp.isfinite(losses) & jnp.isfinite(clean)[None]
+    excess = jnp.where(known, losses - clean[None], 0)
+    measured = jax.vmap(amplitudes.measure, in_axes=(1, 1, 1, 1, 0))(
+        amplified.log_prior,
+        amplified.log_p,
+        excess,
+        amplified.scaled_losses,
+        amplified.informed,
+    )
+    expected = jnp.where(amplified.informed, measured.expected_loss, 0)
+    of_candidates = jnp.matmul(excess, share, precision="highest")
+    return state.info._replace(
+        expected_loss=superposed.clean_loss + jnp.sum(share * expected),
+        best_loss=superposed.clean_loss + jnp.min(of_candidates),
+        expected_decrease=jnp.mean(measured.expected_decrease),
+        kl=jnp.mean(measured.kl),
+        entropy=jnp.mean(measured.entropy),
+        effective_candidates=jnp.mean(measured.effective_candidates),
         num_nonfinite=jnp.sum(~jnp.isfinite(losses), dtype=jnp.int32),
     )
+
+
+KERNEL = Kernel(
+    name="node_qiaso",
+    losses="[B]",
+    num_keys=2,
+    init=init,
+    ask=ask,
+    evaluate=evaluate,
+    tell=tell,
+    candidates=None,
+)

@@ -5,87 +5,14 @@ that no more of them than are evaluated at a time are ever stored. Of Rademacher
 one random word holds up to 32 pairs, a bit each: a site's words are the size of one v.
 """
 
-import itertools
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from jax.extend.random import threefry_2x32
 
+from qiaso_jax.directions import Directions, draw
 from qiaso_jax.program.sites import Site
-
-PAIRS_PER_WORD = 32
-
-REACH = {"rademacher": 1.0, "gaussian": 4.0}
-"""How many σ the noise of each kind goes, but for a few of 10⁵ draws."""
-
-
-class Directions(NamedTuple):
-    """Random arrays z with E z = 0 and E z² = 1, one per pair.
-
-    Attributes:
-      shape: of z.
-      dtype: of z.
-      kind: a key of ``REACH``.
-    """
-
-    shape: tuple[int, ...]
-    dtype: Any
-    kind: str
-
-    def scaled(self, source: jax.Array, pair: jax.Array, factor: jax.Array):
-        """``factor · z`` of one pair, where ``factor`` broadcasts against z."""
-        if self.kind == "gaussian":
-            z = jax.random.normal(
-                jax.random.fold_in(source, pair), self.shape, self.dtype
-            )
-            return factor * z
-        # The pair's bit of the random words becomes the sign bit.
-        bits = jnp.finfo(factor.dtype).bits
-        pattern = jax.lax.bitcast_convert_type(factor, f"uint{bits}")
-        drawn = (source >> pair.astype(source.dtype)).astype(pattern.dtype)
-        flipped = pattern ^ (drawn << (bits - 1))
-        return jax.lax.bitcast_convert_type(flipped, factor.dtype)
-
-
-def draw(
-    key: jax.Array, directions: Sequence[Directions], num_pairs: int
-) -> list[jax.Array]:
-    """The source of each direction, of which all pairs of one group are made.
-
-    Args:
-      key: a PRNG key.
-      directions: all of one kind.
-      num_pairs: how many pairs the group has, at most ``PAIRS_PER_WORD``.
-
-    Returns:
-      A key each for Gaussian directions; for Rademacher ones an array of random words
-      of the shape of z, all from one draw, as many small ones cost more.
-    """
-    if directions[0].kind == "gaussian":
-        return list(jax.random.split(key, len(directions)))
-    width = next(w for w in (8, 16, PAIRS_PER_WORD) if num_pairs <= w)
-    ends = list(itertools.accumulate(math.prod(d.shape) for d in directions))
-    words = packed_bits(key, ends[-1], width)
-    parts = jnp.split(words, ends[:-1])
-    return [part.reshape(d.shape) for part, d in zip(parts, directions, strict=True)]
-
-
-def packed_bits(key: jax.Array, size: int, width: int) -> jax.Array:
-    """Random words of 8, 16 or 32 bits, all bits of what is drawn used.
-
-    ``jax.random.bits`` draws 64 bits for every word, however narrow: as a threefry key
-    gives both halves, they are taken from it directly.
-    """
-    num_drawn = -(-size // (32 // width))
-    if str(jax.random.key_impl(key)) == "threefry2x32":
-        counter = jnp.arange(num_drawn, dtype=jnp.uint32)
-        drawn = threefry_2x32(jax.random.key_data(key), counter)
-    else:
-        drawn = jax.random.bits(key, (num_drawn,), jnp.uint32)
-    return jax.lax.bitcast_convert_type(drawn, f"uint{width}").reshape(-1)[:size]
 
 
 class SiteNoise(Protocol):
@@ -126,7 +53,7 @@ class NodeNoise:
     Args:
       site: where v is.
       axis: where v counts the examples; None for noise that they share.
-      kind: a key of ``REACH``.
+      kind: a key of ``directions.REACH``.
       size: how far v moves.
       mask: which entries of v do; None for all.
       ratio: of σ, which the weights of pairs are for, to ``size``.
@@ -202,7 +129,7 @@ class ExampleNoise:
       shapes: of the parameters that v is affine in.
       move: brings a displacement of their weights, a list of arrays with a leading
         axis of the examples, to v.
-      kind: a key of ``REACH``.
+      kind: a key of ``directions.REACH``.
       sigma: how far v is to move, in root mean square.
       size: b, the number of examples.
     """

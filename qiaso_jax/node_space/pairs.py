@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from qiaso_jax.node_space.noise import PAIRS_PER_WORD, SiteNoise, draw
+from qiaso_jax.directions import NUMBERS_PER_WORD, draw
+from qiaso_jax.node_space.noise import SiteNoise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Pairs:
 
     @property
     def _group(self) -> int:
-        return _largest_divisor(self.num_pairs, PAIRS_PER_WORD)
+        return _largest_divisor(self.num_pairs, NUMBERS_PER_WORD)
 
     @property
     def _groups(self) -> int:

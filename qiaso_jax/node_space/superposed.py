@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from qiaso_jax.directions import REACH
 from qiaso_jax.node_space.examples import Model, telling_examples
-from qiaso_jax.node_space.noise import REACH, ExampleNoise, NodeNoise, SiteNoise
+from qiaso_jax.node_space.noise import ExampleNoise, NodeNoise, SiteNoise
 from qiaso_jax.node_space.scaling import noise_size, path_of
 from qiaso_jax.node_space.spaces import (
     FEWER_EXAMPLES,

@@ -10,8 +10,8 @@ import pytest
 from architectures import ARCHITECTURES
 
 import qiaso_jax
+from qiaso_jax.directions import draw
 from qiaso_jax.node_space.examples import bind_model
-from qiaso_jax.node_space.noise import draw
 from qiaso_jax.node_space.spaces import analyse, checked_space
 from qiaso_jax.node_space.superposed import number_drawn, superpose
 from qiaso_jax.program.rows import by_example, from_examples

@@ -1,4 +1,4 @@
-"""Black-box search: ``minimize`` in one call, ``ask`` and ``tell`` for the rest."""
+"""Black-box search in one call."""
 
 import math
 from collections.abc import Callable
@@ -7,144 +7,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from qiaso_jax import _arguments
+from qiaso_jax import _arguments, amplitudes, weight_space
 from qiaso_jax._arguments import PyTree
+from qiaso_jax._transformation import algorithm
 from qiaso_jax._trees import is_inexact
-from qiaso_jax.bounds import reflection
+from qiaso_jax.collapse import READOUTS
 from qiaso_jax.evaluation import checked_losses
-from qiaso_jax.state import QIASOInfo
-from qiaso_jax.transform import qiaso
-
-
-def ask(
-    tx: optax.GradientTransformationExtraArgs,
-    state: Any,
-    params: PyTree,
-    *,
-    updates: PyTree | None = None,
-) -> PyTree:
-    """The candidates whose losses the next ``tell`` expects.
-
-    ``ask`` and ``tell`` are ``tx.update`` split in two, for a loss that JAX cannot
-    trace: a simulator, a measurement, another process. Nothing is changed by asking.
-
-    Args:
-      tx: ``qiaso(...)``, bare or as a member of ``optax.chain`` and the like.
-      state: its state.
-      params: the centre μ, a pytree of arrays.
-      updates: what ``tx.update`` would get, added to the centre; ``None`` for zeros.
-
-    Returns:
-      θ_k = μ + δ_k (Eq 1) for all k: a pytree like ``params`` with a leading axis K.
-
-    Examples:
-      >>> import jax.numpy as jnp, numpy as np, optax, qiaso_jax
-      >>> def simulator(x):  # anything that is not JAX
-      ...     return float(np.sum((np.asarray(x) - 3.0) ** 2))
-      >>> tx = qiaso_jax.qiaso(20, sigma=0.1, optimizer=optax.adam(0.2))
-      >>> params = jnp.zeros(2)
-      >>> state = tx.init(params)
-      >>> for _ in range(100):
-      ...     candidates = qiaso_jax.ask(tx, state, params)
-      ...     losses = [simulator(x) for x in candidates]
-      ...     updates, state = qiaso_jax.tell(tx, state, params, losses)
-      ...     params = optax.apply_updates(params, updates)
-      >>> print(params.round(1))
-      [3. 3.]
-    """
-    return _ask(tx, state, params, _updates_or_zeros(updates, params))
-
-
-def tell(
-    tx: optax.GradientTransformationExtraArgs,
-    state: Any,
-    params: PyTree,
-    losses: Any,
-    *,
-    indices: Any = None,
-    updates: PyTree | None = None,
-) -> tuple[PyTree, Any]:
-    """The second half of a step: amplifies, collapses and tunnels on told losses.
-
-    Args:
-      tx: ``qiaso(...)``, as for ``ask``.
-      state: the state that was given to ``ask``.
-      params: the centre that was given to ``ask``.
-      losses: L_k (Eq 3), shape ``[K]``; NaN for a candidate without a result, which
-        gets probability 0.
-      indices: the candidates that ``losses`` belong to, in order of arrival, shape of
-        ``losses``; those left out count as missing. ``None`` for all in their order.
-      updates: as for ``ask``.
-
-    Returns:
-      ``(updates, state)``, equal to those of ``tx.update`` on the same losses.
-
-    Raises:
-      ValueError: if ``losses`` are not K, or do not fit ``indices``; if an index is out
-        of range or comes twice.
-      TypeError: if ``losses`` are not real or ``indices`` not integers.
-    """
-    num_candidates = optax.tree.get(state, "log_amplitudes").shape[0]
-    losses = _told_losses(losses, indices, num_candidates)
-    return _tell(tx, state, params, losses, _updates_or_zeros(updates, params))
-
-
-def _updates_or_zeros(updates: PyTree | None, params: PyTree) -> PyTree:
-    return optax.tree.zeros_like(params) if updates is None else updates
-
-
-@partial(jax.jit, static_argnums=0)
-def _ask(tx, state, params, updates):
-    asked = []
-
-    def record(candidates):
-        asked.append(candidates)
-        return jnp.zeros(optax.tree.get(state, "log_amplitudes").shape)
-
-    tx.update(updates, state, params, candidates_value_fn=record)
-    return asked[0]
-
-
-@partial(jax.jit, static_argnums=0)
-def _tell(tx, state, params, losses, updates):
-    return tx.update(updates, state, params, candidates_value_fn=lambda _: losses)
-
-
-def _told_losses(losses: Any, indices: Any, num_candidates: int) -> jax.Array:
-    losses = jnp.asarray(losses)
-    if losses.dtype.kind not in "iuf" and not jnp.issubdtype(
-        losses.dtype, jnp.floating
-    ):
-        raise TypeError(f"losses must be real numbers, got dtype {losses.dtype}.")
-    if not jnp.issubdtype(losses.dtype, jnp.floating):
-        losses = losses.astype(jnp.float32)
-    if indices is None:
-        if losses.shape != (num_candidates,):
-            raise ValueError(
-                f"losses must have shape {(num_candidates,)}, one for each candidate, "
-                f"got {losses.shape}; name the candidates in indices if some are "
-                "missing."
-            )
-        return losses
-    chosen = np.asarray(indices)
-    if chosen.dtype.kind not in "iu" and chosen.size:
-        raise TypeError(f"indices must be integers, got dtype {chosen.dtype}.")
-    if chosen.shape != losses.shape or chosen.ndim != 1:
-        raise ValueError(
-            "indices and losses must be lists of the same length, got shapes "
-            f"{chosen.shape} and {losses.shape}."
-        )
-    if chosen.size and not (chosen.min() >= 0 and chosen.max() < num_candidates):
-        raise ValueError(
-            f"indices must be from 0 to {num_candidates - 1}, got {chosen.tolist()}."
-        )
-    if len(np.unique(chosen)) != chosen.size:
-        raise ValueError(f"indices must differ, got {chosen.tolist()}.")
-    missing = jnp.full((num_candidates,), jnp.nan, losses.dtype)
-    return missing.at[chosen.astype(int)].set(losses)
+from qiaso_jax.search.bounds import reflection
+from qiaso_jax.superposition import Superposition
+from qiaso_jax.weight_space import QIASOInfo
 
 
 class MinimizeResult(NamedTuple):
@@ -248,28 +121,33 @@ def minimize(
         )
     reflect = reflection(bounds, x0)
     num_steps = max_evaluations // num_candidates
-    tx = qiaso(
-        num_candidates,
-        lambda step: _annealed(sigma, step, num_steps, size),
-        5.0,
-        loss_scaling="rank",
-        key=key,
+    search = algorithm(
+        weight_space.KERNEL,
+        weight_space.Settings(
+            superposition=Superposition(
+                num_candidates, antithetic=True, keeps_centre=False
+            ),
+            sigma=lambda step: _annealed(sigma, step, num_steps, size),
+            eta=5.0,
+            kl_strength=1.0,
+            scale=amplitudes.centred_ranks,
+            readout=READOUTS["expectation"],
+            collapse_every=1,
+            tunnelling=None,
+            batch_size=None,
+        ),
+        None,
+        key,
     )
-
-    update: Any = tx.update
 
     def step(carry, _):
         x, state, best_x, best_value = carry
-        evaluated = []
-
-        def values_of(candidates):
-            candidates = jax.vmap(reflect)(candidates)
-            values = jax.vmap(lambda x: checked_losses(fun(x), (), "fun"))(candidates)
-            evaluated.append((candidates, values.astype(best_value.dtype)))
-            return values
-
-        updates, state = update(None, state, x, candidates_value_fn=values_of)
-        candidates, values = evaluated[0]
+        asked = search.ask(state, x)
+        candidates = jax.vmap(reflect)(asked.candidates.arrays(x))
+        values = jax.vmap(lambda x: checked_losses(fun(x), (), "fun"))(candidates)
+        told = search.tell(state, x, asked, values)
+        displacement, state = search.move(told, x)
+        values = values.astype(best_value.dtype)
         values = jnp.where(jnp.isfinite(values), values, jnp.inf)
         winner = jnp.argmin(values)
         best_x = optax.tree.where(
@@ -278,14 +156,14 @@ def minimize(
             best_x,
         )
         best_value = jnp.minimum(best_value, values[winner])
-        x = reflect(optax.apply_updates(x, updates))
+        x = reflect(optax.apply_updates(x, displacement))
         return (x, state, best_x, best_value), state.info
 
     @partial(jax.jit, static_argnums=1)
     def steps(carry, length):
         return jax.lax.scan(step, carry, length=length)
 
-    state: Any = tx.init(x0)
+    state = search.init(x0)
     carry = (x0, state, x0, jnp.asarray(jnp.inf, state.log_amplitudes.dtype))
 
     def result(nit, history, success, message):

@@ -9,7 +9,8 @@ import pytest
 import scipy.stats
 
 import qiaso_jax
-from qiaso_jax import blocks, factorised_qiaso
+from qiaso_jax import factorised_qiaso
+from qiaso_jax.factorised import blocks
 
 PARAMS = {"b": jnp.array(0.7), "w": jnp.array([[1.0, -2.0], [0.5, 3.0]])}
 FLAT = np.array([0.7, 1.0, -2.0, 0.5, 3.0])
@@ -614,7 +615,7 @@ def test_bad_arguments_are_named(arguments, error, sentence):
 @pytest.mark.parametrize(
     ("arguments", "error", "sentence"),
     [
-        ({"value_fn": None}, ValueError, "give update value_fn=.*got none"),
+        ({"value_fn": None}, ValueError, "give update one of value_fn=.*got neither"),
         ({"params": None}, ValueError, "needs the parameters.*params=None"),
         ({"updates": {"b": 1.0}}, ValueError, "updates must have the structure"),
         ({"params": {"v": jnp.ones(2)}}, ValueError, "state.candidates must have the"),

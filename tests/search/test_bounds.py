@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qiaso_jax.bounds import reflection
+from qiaso_jax.search.bounds import reflection
 
 
 def mirrored(x, low, high):

@@ -6,6 +6,7 @@ numbered through, leaf by leaf, and a *configuration* says which value each one 
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 
 from qiaso_jax._arguments import PyTree
 from qiaso_jax._trees import is_inexact
+from qiaso_jax.resampling import systematic_draws
 
 GRANULARITIES = ("element", "leaf")
 
@@ -107,16 +109,12 @@ def stratified_draws(
     """
     num_blocks = log_amplitudes.shape[0]
     order_key, shift_key = jax.random.split(key)
+    shifts = jax.random.uniform(shift_key, (num_blocks,), log_amplitudes.dtype)
+    systematic = jax.vmap(partial(systematic_draws, count=num_draws))
+    drawn = systematic(shifts, jnp.exp(log_amplitudes))
     # Half the time of jax.random.permutation; equal bits are too rare to matter.
     order = jnp.argsort(jax.random.bits(order_key, (num_blocks, num_draws)), axis=1)
-    dtype = log_amplitudes.dtype
-    shift = jax.random.uniform(shift_key, (num_blocks, 1), dtype)
-    # Below 1, so that no value of probability 0 is drawn by rounding.
-    quantile = jnp.minimum((order + shift) / num_draws, 1 - jnp.finfo(dtype).epsneg)
-    cumulated = jnp.cumsum(jnp.exp(log_amplitudes), axis=1)
-    cumulated = cumulated / cumulated[:, -1:]
-    find = jax.vmap(lambda c, q: jnp.searchsorted(c, q, side="right"))
-    return find(cumulated, quantile).T.astype(jnp.int32)
+    return jnp.take_along_axis(drawn, order, axis=1).T
 
 
 def credited_losses(

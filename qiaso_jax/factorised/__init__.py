@@ -1,0 +1,1 @@
+"""A superposition of every weight, or of every leaf, for itself."""

@@ -1,0 +1,1 @@
+"""Black-box search: all in one call, or a step in two halves."""

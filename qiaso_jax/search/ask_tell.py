@@ -1,0 +1,178 @@
+"""``ask`` and ``tell``: one step in two halves, for losses that JAX cannot trace."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import io_callback
+
+from qiaso_jax._arguments import PyTree
+
+
+def ask(
+    tx: optax.GradientTransformationExtraArgs,
+    state: Any,
+    params: PyTree,
+    *,
+    updates: PyTree | None = None,
+) -> PyTree:
+    """The candidates whose losses the next ``tell`` expects.
+
+    ``ask`` and ``tell`` are ``tx.update`` split in two, for a loss that JAX cannot
+    trace: a simulator, a measurement, another process. Nothing is changed by asking.
+
+    Args:
+      tx: ``qiaso(...)`` or ``factorised_qiaso(...)``, bare or as a member of
+        ``optax.chain`` and the like.
+      state: its state.
+      params: the centre μ, a pytree of arrays.
+      updates: what ``tx.update`` would get, added to the centre; ``None`` for zeros.
+
+    Returns:
+      θ_k = μ + δ_k (Eq 1) for all k: a pytree like ``params`` with a leading axis K. Of
+      ``factorised_qiaso`` all configurations: first the K values of block 0, and so on;
+      or the S to be measured.
+
+    Raises:
+      ValueError: if ``tx`` has no candidates to evaluate outside, as ``node_qiaso``; or
+        if this step has none, as one that ``optax.apply_if_finite`` leaves out.
+
+    Examples:
+      >>> import jax.numpy as jnp, numpy as np, optax, qiaso_jax
+      >>> def simulator(x):  # anything that is not JAX
+      ...     return float(np.sum((np.asarray(x) - 3.0) ** 2))
+      >>> tx = qiaso_jax.qiaso(20, sigma=0.1, optimizer=optax.adam(0.2))
+      >>> params = jnp.zeros(2)
+      >>> state = tx.init(params)
+      >>> for _ in range(100):
+      ...     candidates = qiaso_jax.ask(tx, state, params)
+      ...     losses = [simulator(x) for x in candidates]
+      ...     updates, state = qiaso_jax.tell(tx, state, params, losses)
+      ...     params = optax.apply_updates(params, updates)
+      >>> print(params.round(1))
+      [3. 3.]
+    """
+    updates = _updates_or_zeros(updates, params)
+    try:
+        return _ask(tx, state, params, updates)
+    except (TypeError, ValueError):
+        # Under a wrapper that branches, the state must keep its structure. What else
+        # may have been wrong is raised again.
+        return _ask_on_host(tx, state, params, updates)
+
+
+def tell(
+    tx: optax.GradientTransformationExtraArgs,
+    state: Any,
+    params: PyTree,
+    losses: Any,
+    *,
+    indices: Any = None,
+    updates: PyTree | None = None,
+) -> tuple[PyTree, Any]:
+    """The second half of a step: amplifies, collapses and tunnels on told losses.
+
+    Args:
+      tx: as for ``ask``.
+      state: the state that was given to ``ask``.
+      params: the centre that was given to ``ask``.
+      losses: L_k (Eq 3) in the order of the candidates, shape ``[K]``; NaN for a
+        candidate without a result, which gets probability 0.
+      indices: the candidates that ``losses`` belong to, in order of arrival, shape of
+        ``losses``; those left out count as missing. ``None`` for all in their order.
+      updates: as for ``ask``.
+
+    Returns:
+      ``(updates, state)``, equal to those of ``tx.update`` on the same losses.
+
+    Raises:
+      ValueError: if ``losses`` are not K, or do not fit ``indices``; if an index is out
+        of range or comes twice.
+      TypeError: if ``losses`` are not real or ``indices`` not integers.
+    """
+    losses, indices = _checked(losses, indices)
+
+    def losses_of(candidates):
+        return _in_order(losses, indices, _number_of(candidates, losses.shape[0]))
+
+    updates = _updates_or_zeros(updates, params)
+    return tx.update(updates, state, params, candidates_value_fn=losses_of)
+
+
+def _updates_or_zeros(updates: PyTree | None, params: PyTree) -> Any:
+    return optax.tree.zeros_like(params) if updates is None else updates
+
+
+@partial(jax.jit, static_argnums=0)
+def _ask(tx, state, params, updates):
+    _, state = tx.update(updates, state, params, end_at="ask")
+    return optax.tree.get(state, "asked_candidates")
+
+
+def _ask_on_host(tx, state, params, updates):
+    """Candidates as the host sees them go by."""
+    asked = []
+
+    def record(candidates):
+        io_callback(asked.append, None, candidates)
+        return jnp.zeros(_number_of(candidates, 0))
+
+    jax.block_until_ready(tx.update(updates, state, params, candidates_value_fn=record))
+    jax.effects_barrier()
+    if not asked:
+        raise ValueError(
+            "this step of tx evaluates no candidates; under a wrapper such as "
+            "optax.apply_if_finite, ask outside of jax.jit and with finite updates."
+        )
+    return jax.tree.map(jnp.asarray, asked[0])
+
+
+def _number_of(candidates: PyTree, if_empty: int) -> int:
+    leaves = jax.tree.leaves(candidates)
+    return leaves[0].shape[0] if leaves else if_empty
+
+
+def _checked(losses: Any, indices: Any) -> tuple[jax.Array, np.ndarray | None]:
+    losses = jnp.asarray(losses)
+    if losses.dtype.kind not in "iuf" and not jnp.issubdtype(
+        losses.dtype, jnp.floating
+    ):
+        raise TypeError(f"losses must be real numbers, got dtype {losses.dtype}.")
+    if not jnp.issubdtype(losses.dtype, jnp.floating):
+        losses = losses.astype(jnp.float32)
+    if indices is None:
+        return losses, None
+    chosen = np.asarray(indices)
+    if chosen.dtype.kind not in "iu" and chosen.size:
+        raise TypeError(f"indices must be integers, got dtype {chosen.dtype}.")
+    if chosen.shape != losses.shape or chosen.ndim != 1:
+        raise ValueError(
+            "indices and losses must be lists of the same length, got shapes "
+            f"{chosen.shape} and {losses.shape}."
+        )
+    if len(np.unique(chosen)) != chosen.size:
+        raise ValueError(f"indices must differ, got {chosen.tolist()}.")
+    return losses, chosen.astype(int)
+
+
+def _in_order(
+    losses: jax.Array, indices: np.ndarray | None, num_candidates: int
+) -> jax.Array:
+    """The losses of all candidates, NaN for those that none was told of."""
+    if indices is None:
+        if losses.shape != (num_candidates,):
+            raise ValueError(
+                f"losses must have shape {(num_candidates,)}, one for each candidate, "
+                f"got {losses.shape}; name the candidates in indices if some are "
+                "missing."
+            )
+        return losses
+    if indices.size and not (indices.min() >= 0 and indices.max() < num_candidates):
+        raise ValueError(
+            f"indices must be from 0 to {num_candidates - 1}, got {indices.tolist()}."
+        )
+    missing = jnp.full((num_candidates,), jnp.nan, losses.dtype)
+    return missing.at[indices].set(losses)

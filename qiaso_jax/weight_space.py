@@ -1,0 +1,414 @@
+"""Weight space: ``qiaso()``, one step in the order of the algorithm.
+
+Evaluate, amplify, collapse, tunnel. Each is a file of its own.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from qiaso_jax import _arguments, _trees, amplitudes
+from qiaso_jax import collapse as readouts
+from qiaso_jax._arguments import PyTree, ScalarOrSchedule
+from qiaso_jax._transformation import Kernel, Told, algorithm, transformation
+from qiaso_jax.amplitudes import Scaling
+from qiaso_jax.collapse import Readout, at_multiples
+from qiaso_jax.evaluation import Objective, candidate_losses
+from qiaso_jax.superposition import Candidates, Superposition, stored
+from qiaso_jax.tunnelling import Tunnelling, gaussian_tunnelling
+
+
+def qiaso(
+    num_candidates: int = 30,
+    sigma: ScalarOrSchedule = 0.02,
+    eta: ScalarOrSchedule = 1.0,
+    *,
+    kl_strength: chex.Numeric | None = 1.0,
+    loss_scaling: Literal["zscore", "rank"] | Scaling | None = "zscore",
+    antithetic: bool = True,
+    collapse: Literal["expectation", "best", "sample"] | Callable = "expectation",
+    collapse_every: int = 1,
+    tunnelling: Tunnelling | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    candidate_batch_size: int | None = None,
+    key: Any = 0,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Quantum-Inspired Adaptive Superposition Optimization, without gradients.
+
+    The optimizer keeps K candidates :math:`θ_k = μ + δ_k` around a centre μ and their
+    probabilities p, as log p. One update does, in this order:
+
+    1. *Evaluate* (Eq 3): :math:`L_k = ℓ(μ + δ_k)`, on the same keyword arguments.
+    2. *Amplify* (Eq 5, 16, 30):
+       :math:`p_k ← p_k \exp(−(η/λ) s(L)_k) / Z`, the exact minimiser of
+       :math:`⟨q, s(L)⟩ + (λ/η) \mathrm{KL}(q ‖ p)` over the simplex.
+    3. *Collapse*, every ``collapse_every`` updates: μ moves by
+       :math:`\sum_k w_k δ_k`, with w = p (``"expectation"``, Eq 2), or w all on the
+       most probable one (``"best"``, Eq 39) or on one drawn from p (``"sample"``).
+       Then p is uniform again and fresh offsets :math:`δ_k ∼ 𝒩(0, σ² I)` are drawn
+       (Eq 1). With ``"best"`` and ``"sample"`` candidate 0 stays at the centre.
+    4. *Tunnel* (Eq 40, 41, 57), if asked for: see ``gaussian_tunnelling``.
+
+    Between two collapses the displacement is zero. The centre is ``params + updates``
+    and the result is ``updates`` plus the displacement: with zero updates (or ``None``)
+    this is gradient-free, and as the last member of
+    ``optax.chain(optax.adam(1e-3), qiaso())`` the superposition is prepared around the
+    gradient step.
+
+    For small η, the expected displacement is about :math:`−(η/λ) σ² ∇s(ℓ)`: a step
+    down a smoothed loss. A candidate whose loss is not finite gets probability 0; if
+    none is finite, the update returns ``updates`` unchanged and counts the step in
+    ``info.num_skipped``.
+
+    Args:
+      num_candidates: K ≥ 1.
+      sigma: σ > 0, the standard deviation of an offset in units of a weight; a float
+        or an optax schedule over updates.
+      eta: inverse temperature η ≥ 0, in units of 1 / scaled loss; a float or a
+        schedule. A temperature annealed exponentially is
+        ``optax.exponential_decay(1 / T_0, steps, 1 / rate, end_value=...)``.
+      kl_strength: λ > 0 (section 2.2.1); ``None`` removes the prior, and p is the Gibbs
+        distribution of the last losses alone (Eq 19).
+      loss_scaling: s. ``"zscore"``; ``"rank"``, centred ranks in [−1/2, 1/2], for
+        rugged losses; ``None`` for the losses themselves, as in the paper; or a
+        function ``losses -> scaled losses``, both of shape ``[K]``. Losses that are not
+        finite come to it as they are, and what it makes of them is not used.
+      antithetic: draw the offsets in pairs ±δ; one of an odd number is alone.
+      collapse: what is read out; or a function ``(key, log_amplitudes) -> w``, both of
+        shape ``[K]``; or a ``Readout`` of one, which says whether candidate 0 keeps the
+        centre.
+      collapse_every: number of updates from one collapse to the next.
+      tunnelling: ``gaussian_tunnelling(...)``, or ``None``.
+      optimizer: an optax optimizer that is fed with minus the displacement as a
+        pseudo-gradient, on collapse; ``optax.sgd(1.0)`` is the same as ``None``.
+      candidate_batch_size: how many candidates are evaluated at a time. ``None`` for
+        all; otherwise, with neither tunnelling nor stored offsets
+        (``collapse_every=1``), memory does not grow with K.
+      key: seed or PRNG key.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` with a ``QIASOState``. Its
+      ``update(updates, state, params, value_fn=..., **kwargs)`` needs
+      ``value_fn(params, **kwargs) -> scalar``; of the keyword arguments, those that the
+      signature of ``value_fn`` names are forwarded and others are ignored. Instead,
+      ``candidates_value_fn(candidates, **kwargs)`` may be given: it gets all candidates
+      at once, with a leading axis K, and returns their losses, shape ``[K]``. Integer
+      and boolean leaves pass through untouched; every other leaf keeps its dtype.
+      ``update`` is pure, and can be jitted, scanned and vmapped.
+
+    Raises:
+      TypeError: if an argument has the wrong type; in ``update``, if the loss is not
+        one real floating array.
+      ValueError: if an argument is out of its range or unknown; in ``update``, if
+        ``params`` or ``value_fn`` is missing, if trees differ in structure, or if the
+        loss is not a scalar.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, optax, qiaso_jax
+      >>> def loss(params, target):
+      ...     return jnp.sum((params - target) ** 2)
+      >>> tx = qiaso_jax.qiaso(30, sigma=0.1, optimizer=optax.adam(0.1))
+      >>> params = jnp.zeros(3)
+      >>> state = tx.init(params)
+      >>> @jax.jit
+      ... def step(params, state, target):
+      ...     updates, state = tx.update(
+      ...         None, state, params, value_fn=loss, target=target)
+      ...     return optax.apply_updates(params, updates), state
+      >>> for _ in range(100):
+      ...     params, state = step(params, state, jnp.array([1.0, 2.0, 3.0]))
+      >>> print(params.round(1))
+      [1. 2. 3.]
+
+    References:
+      Sajjad and AL Sobhi, The quantum-inspired adaptive superposition optimization for
+      neural network training, AIMS Mathematics 2026.
+    """
+    num_candidates = _arguments.positive_int("num_candidates", num_candidates)
+    collapse_every = _arguments.positive_int("collapse_every", collapse_every)
+    if candidate_batch_size is not None:
+        candidate_batch_size = _arguments.positive_int(
+            "candidate_batch_size", candidate_batch_size
+        )
+    _arguments.scalar_or_schedule("sigma", sigma, above=0)
+    _arguments.scalar_or_schedule("eta", eta, at_least=0)
+    if kl_strength is not None:
+        _arguments.scalar("kl_strength", kl_strength, above=0)
+    if tunnelling is not None and not isinstance(tunnelling, Tunnelling):
+        raise TypeError(
+            "tunnelling must be None or made by qiaso_jax.gaussian_tunnelling, "
+            f"got {tunnelling!r}."
+        )
+    readout = readouts.readout(collapse)
+    settings = Settings(
+        Superposition(num_candidates, antithetic, readout.keeps_centre),
+        sigma,
+        eta,
+        kl_strength,
+        amplitudes.scaling(loss_scaling),
+        readout,
+        collapse_every,
+        tunnelling,
+        candidate_batch_size,
+    )
+    return transformation(algorithm(KERNEL, settings, optimizer, key))
+
+
+class QIASOInfo(NamedTuple):
+    """What happened in the last step of ``qiaso``; every field is a scalar array.
+
+    ``optax.tree.get(state, "expected_loss")`` finds a field in any wrapped state.
+
+    Attributes:
+      expected_loss: ⟨p_{t+1}, L_t⟩ (Eq 43), in the units of the loss; ``inf`` where no
+        candidate had a finite loss, and before the first step.
+      best_loss: min_k L_k, likewise.
+      expected_decrease: ⟨p_t − p_{t+1}, s(L_t)⟩, the fall of the expected *scaled*
+        loss on the same minibatch. Lemma 3.1 (Eq 45) says that it is at least
+        ``kl · kl_strength / eta``.
+      kl: KL(p_{t+1} ‖ p_t), in nats.
+      entropy: −Σ p log p of p_{t+1}, in nats.
+      effective_candidates: 1 / Σ p², between 1 and K.
+      num_nonfinite: candidates of this step whose loss was NaN or infinite.
+      num_skipped: steps so far that did nothing, as no candidate had a finite loss.
+      collapsed: whether the centre moved.
+      num_tunnelled: candidates that tunnelled at the end of this step.
+    """
+
+    expected_loss: jax.Array
+    best_loss: jax.Array
+    expected_decrease: jax.Array
+    kl: jax.Array
+    entropy: jax.Array
+    effective_candidates: jax.Array
+    num_nonfinite: jax.Array
+    num_skipped: jax.Array
+    collapsed: jax.Array
+    num_tunnelled: jax.Array
+
+
+class QIASOState(NamedTuple):
+    """The state of ``qiaso``; all leaves are arrays.
+
+    Attributes:
+      step: number of updates so far, int32.
+      key: raw uint32 data of the PRNG key of the next step.
+      candidates: offsets δ_k from the centre, a pytree like the parameters with a
+        leading axis K; empty where they are drawn from the key within a step.
+      log_amplitudes: log p, shape ``[K]``, normalised: logsumexp(log p) = 0.
+      opt_state: state of the ``optimizer`` that is fed with the displacement.
+      info: the report on the last step.
+    """
+
+    step: jax.Array
+    key: jax.Array
+    candidates: PyTree
+    log_amplitudes: jax.Array
+    opt_state: PyTree
+    info: QIASOInfo
+
+
+class Settings(NamedTuple):
+    """The arguments of ``qiaso``, checked."""
+
+    superposition: Superposition
+    sigma: ScalarOrSchedule
+    eta: ScalarOrSchedule
+    kl_strength: chex.Numeric | None
+    scale: Scaling
+    readout: Readout
+    collapse_every: int
+    tunnelling: Tunnelling | None
+    batch_size: int | None
+
+    @property
+    def stores_candidates(self) -> bool:
+        """Whether offsets outlive a step, as they do unless all steps collapse."""
+        return self.collapse_every > 1 or self.tunnelling is not None
+
+
+class Asked(NamedTuple):
+    """The candidates of a step, and the keys of what follows."""
+
+    candidates: Candidates
+    prepare_key: jax.Array
+    collapse_key: jax.Array
+    tunnel_key: jax.Array
+
+
+def init(settings: Settings, key: jax.Array, params: PyTree) -> QIASOState:
+    """Prepares a uniform superposition; its offsets only where they are stored."""
+    dtype = _trees.amplitude_dtype(params)
+    num_candidates = settings.superposition.num_candidates
+    key, prepare_key = jax.random.split(key)
+    step = jnp.zeros((), jnp.int32)
+    return QIASOState(
+        step=step,
+        key=jax.random.key_data(key),
+        candidates=_stored(settings, prepare_key, params, step),
+        log_amplitudes=amplitudes.uniform(num_candidates, dtype),
+        opt_state=(),
+        info=QIASOInfo(
+            **amplitudes.before_losses(num_candidates, dtype)._asdict(),
+            best_loss=jnp.full((), jnp.inf, dtype),
+            num_nonfinite=jnp.zeros((), jnp.int32),
+            num_skipped=jnp.zeros((), jnp.int32),
+            collapsed=jnp.zeros((), bool),
+            num_tunnelled=jnp.zeros((), jnp.int32),
+        ),
+    )
+
+
+def ask(
+    settings: Settings, state: QIASOState, keys: jax.Array, centre: PyTree
+) -> Asked:
+    """The stored candidates, or those of a key."""
+    superposition = settings.superposition
+    prepare_key, collapse_key, tunnel_key = keys
+    if settings.stores_candidates:
+        _trees.check_same_structure("state.candidates", state.candidates, centre)
+        candidates = stored(
+            state.candidates, superposition.num_candidates, settings.batch_size
+        )
+    else:
+        sigma = _arguments.at_step(settings.sigma, state.step)
+        candidates = superposition.candidates(
+            prepare_key, centre, sigma, settings.batch_size
+        )
+    return Asked(candidates, prepare_key, collapse_key, tunnel_key)
+
+
+def evaluate(
+    settings: Settings, asked: Asked, centre: PyTree, objective: Objective
+) -> jax.Array:
+    """Their losses (Eq 3)."""
+    del settings
+    return candidate_losses(asked.candidates, centre, objective)
+
+
+def tell(
+    settings: Settings,
+    state: QIASOState,
+    centre: PyTree,
+    asked: Asked,
+    losses: jax.Array,
+) -> Told:
+    """Amplifies, collapses and tunnels."""
+    losses = losses.astype(state.log_amplitudes.dtype)
+    log_amplitudes, informed, info = _amplify(settings, state, losses)
+    collapses, (displacement, offsets, log_p) = _collapse(
+        settings, state, centre, asked, log_amplitudes
+    )
+    num_tunnelled = jnp.zeros((), jnp.int32)
+    if settings.tunnelling is not None:
+        seen = jnp.where(collapses, info.expected_loss, losses)
+        offsets, num_tunnelled = settings.tunnelling.jump(
+            asked.tunnel_key, state.step, offsets, log_p, seen
+        )
+    moves = collapses & informed
+    info = info._replace(collapsed=moves, num_tunnelled=num_tunnelled)
+    return Told(
+        gradient=optax.tree.scale(-1, displacement),
+        moves=moves,
+        informed=informed,
+        state=state._replace(candidates=offsets, log_amplitudes=log_p, info=info),
+    )
+
+
+def _amplify(
+    settings: Settings, state: QIASOState, losses: jax.Array
+) -> tuple[jax.Array, jax.Array, QIASOInfo]:
+    """Eq 5, 16 and 30, or Eq 19 without a prior; log p, whether it moved, a report."""
+    prior = state.log_amplitudes
+    rate = _arguments.at_step(settings.eta, state.step)
+    if settings.kl_strength is None:
+        prior = amplitudes.uniform(prior.shape[0], prior.dtype)
+    else:
+        rate = rate / settings.kl_strength
+    scaled_losses = settings.scale(losses)
+    _, log_amplitudes, informed = amplitudes.reweighted(
+        prior, losses, scaled_losses, rate
+    )
+    log_amplitudes = jnp.where(informed, log_amplitudes, state.log_amplitudes)
+    before, _ = amplitudes.restrict(state.log_amplitudes, losses)
+    measured = amplitudes.measure(
+        before, log_amplitudes, losses, scaled_losses, informed
+    )
+    finite = jnp.isfinite(losses)
+    info = state.info._replace(
+        **measured._asdict(),
+        best_loss=jnp.min(losses, where=finite, initial=jnp.inf),
+        num_nonfinite=jnp.sum(~finite, dtype=jnp.int32),
+    )
+    return log_amplitudes, informed, info
+
+
+def _collapse(
+    settings: Settings,
+    state: QIASOState,
+    centre: PyTree,
+    asked: Asked,
+    log_amplitudes: jax.Array,
+) -> tuple[jax.Array, tuple[PyTree, PyTree, jax.Array]]:
+    """Whether it is time; the displacement, the offsets and log p afterwards."""
+
+    def collapse_now():
+        weights = settings.readout(asked.collapse_key, log_amplitudes)
+        displacement = asked.candidates.weighted_offset(weights, centre)
+        prepared = _stored(settings, asked.prepare_key, centre, state.step + 1)
+        uniform = amplitudes.uniform(log_amplitudes.shape[0], log_amplitudes.dtype)
+        return displacement, prepared, uniform
+
+    def keep():
+        return optax.tree.zeros_like(centre), state.candidates, log_amplitudes
+
+    return at_multiples(settings.collapse_every, state.step, collapse_now, keep)
+
+
+def _stored(
+    settings: Settings, key: jax.Array, like: PyTree, step: jax.Array
+) -> PyTree:
+    if not settings.stores_candidates:
+        return ()
+    sigma = _arguments.at_step(settings.sigma, step)
+    return settings.superposition.offsets(key, like, sigma)
+
+
+KERNEL = Kernel(
+    name="qiaso",
+    losses="scalar",
+    num_keys=3,
+    init=init,
+    ask=ask,
+    evaluate=evaluate,
+    tell=tell,
+    candidates=lambda asked, centre: asked.candidates.arrays(centre),
+)
+
+
+PAPER: Mapping[str, Any] = MappingProxyType(
+    {
+        "num_candidates": 30,
+        "sigma": 0.02,
+        "eta": optax.exponential_decay(1.0, 1, 1 / 0.995, end_value=1e3),
+        "kl_strength": 1.0,
+        "loss_scaling": None,
+        "antithetic": False,
+        "collapse": "best",
+        "collapse_every": 10,
+        "tunnelling": gaussian_tunnelling(0.02, 1.0, 0.995),
+    }
+)
+"""The paper's settings: ``qiaso(**PAPER)``.
+
+Section 4.1 gives K = 30, ε = 0.02, a decay of 0.995 and T_0 = 1 annealed exponentially.
+It does not give σ = 0.02, p_0 = 1, a collapse every 10 steps or the annealing rate of
+T: 0.995 per step with the floor T = 1e-3 here. These are our choice. Probability and
+temperature are schedules over update steps; where the paper counts in epochs, replace
+them by ones whose ``transition_steps`` are the steps of an epoch.
+"""

@@ -1,0 +1,85 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qiaso_jax.directions import REACH, Directions, direction_like, draw, packed_bits
+
+
+@pytest.mark.parametrize("kind", REACH)
+def test_directions_are_drawn_again_by_number(kind):
+    directions = [
+        Directions((300,), jnp.float32, kind),
+        Directions((), "float32", kind),
+    ]
+    key = jax.random.key(0)
+
+    def drawn(source_of, number):
+        return directions[source_of].scaled(
+            draw(key, directions, 5)[source_of], jnp.int32(number), jnp.float32(2.0)
+        )
+
+    first = np.array([drawn(0, n) for n in range(5)])
+    np.testing.assert_array_equal(first[3], drawn(0, 3))
+    assert drawn(1, 0).shape == ()
+    # Independent of each other, of unit variance: six standard errors of 300 draws.
+    moments = first @ first.T / 300 / 4
+    assert np.abs(moments - np.eye(5)).max() < 6 * np.sqrt(2 / 300)
+
+
+@pytest.mark.parametrize("kind", REACH)
+def test_a_direction_like_parameters_leaves_integers_at_zero(kind):
+    tree = {"n": jnp.arange(3), "w": jnp.ones((2, 3), jnp.bfloat16)}
+    z = direction_like(jax.random.key(0), tree, kind, jnp.int32(1), 2)
+    assert z["n"] == 0
+    assert z["n"].dtype == tree["n"].dtype
+    assert z["w"].shape == (2, 3)
+    assert z["w"].dtype == jnp.bfloat16
+    assert direction_like(jax.random.key(0), {}, kind, jnp.int32(1), 2) == {}
+
+
+def test_complex_weights_spread_over_both_parts():
+    like = jnp.zeros(20_000, jnp.complex64)
+    z = direction_like(jax.random.key(0), like, "gaussian", jnp.int32(0), 1)
+    # 6 standard errors of a mean of |z|², whose standard deviation is 1.
+    assert abs(float(jnp.mean(jnp.abs(z) ** 2)) - 1) < 6 / 20_000**0.5
+    assert float(jnp.mean(z.imag**2)) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+@pytest.mark.parametrize("width", [8, 16, 32])
+def test_packed_bits_are_fair_and_independent(width, impl):
+    words = np.asarray(packed_bits(jax.random.key(3, impl=impl), 100_002, width))
+    assert words.dtype == np.dtype(f"uint{width}")
+    assert words.shape == (100_002,)
+    signs = 2.0 * ((words[:, None] >> np.arange(width, dtype=words.dtype)) & 1) - 1
+    # Means and correlations of signs, within a word and to the next one or two: six
+    # standard errors; by a union bound wrong once in 10⁵ seeds.
+    bound = 6 / np.sqrt(len(words) - 4)
+    assert abs(signs.mean(axis=0)).max() < bound
+    for lag in range(5):
+        products = signs[: len(signs) - lag].T @ signs[lag:] / (len(signs) - lag)
+        if lag == 0:
+            products -= np.eye(width)
+        assert abs(products).max() < bound
+
+
+@pytest.mark.parametrize("width", [8, 16, 32])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_a_pairs_signs_are_its_bits_of_the_words(dtype, width):
+    with jax.enable_x64(True):
+        words = np.random.default_rng(0).integers(
+            2**width, size=(7, 5), dtype=np.uint64
+        )
+        factor = jnp.asarray(
+            [[0.0], [0.5], [-0.25], [3.0], [1e-3], [-7.0], [1.0]], dtype
+        )
+        directions = Directions((7, 5), factor.dtype, "rademacher")
+        source = jnp.asarray(words, f"uint{width}")
+        for pair in range(width):
+            signs = 1.0 - 2.0 * (words // 2**pair % 2)
+            scaled = directions.scaled(source, jnp.int32(pair), factor)
+            assert scaled.dtype == factor.dtype
+            np.testing.assert_array_equal(
+                scaled.astype(float), factor.astype(float) * signs
+            )
