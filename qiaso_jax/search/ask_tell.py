@@ -93,13 +93,11 @@ def tell(
         of range or comes twice.
       TypeError: if ``losses`` are not real or ``indices`` not integers.
     """
-    losses, indices = _checked(losses, indices)
-
-    def losses_of(candidates):
-        return _in_order(losses, indices, _number_of(candidates, losses.shape[0]))
-
     updates = _updates_or_zeros(updates, params)
-    return tx.update(updates, state, params, candidates_value_fn=losses_of)
+    losses, indices = _checked(losses, indices)
+    if indices is not None:
+        losses = _in_order(losses, indices, _count(tx, state, params, updates))
+    return _tell(tx, state, params, losses, updates)
 
 
 def _updates_or_zeros(updates: PyTree | None, params: PyTree) -> Any:
@@ -130,9 +128,35 @@ def _ask_on_host(tx, state, params, updates):
     return jax.tree.map(jnp.asarray, asked[0])
 
 
+@partial(jax.jit, static_argnums=0)
+def _tell(tx, state, params, losses, updates):
+    def told(candidates):
+        expected = (_number_of(candidates, losses.size),)
+        if losses.shape != expected:
+            raise ValueError(
+                f"losses must have shape {expected}, one for each candidate, got "
+                f"{losses.shape}; name the candidates in indices if some are missing."
+            )
+        return losses
+
+    return tx.update(updates, state, params, candidates_value_fn=told)
+
+
 def _number_of(candidates: PyTree, if_empty: int) -> int:
     leaves = jax.tree.leaves(candidates)
     return leaves[0].shape[0] if leaves else if_empty
+
+
+def _count(tx, state, params, updates) -> int:
+    try:
+        asked = jax.eval_shape(partial(_ask, tx), state, params, updates)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "indices cannot be placed, as tx does not say how many candidates it asks "
+            "for under a wrapper that branches, such as optax.apply_if_finite; give "
+            "losses for all candidates in their order, NaN where one is missing."
+        ) from error
+    return _number_of(asked, 0)
 
 
 def _checked(losses: Any, indices: Any) -> tuple[jax.Array, np.ndarray | None]:
@@ -158,18 +182,8 @@ def _checked(losses: Any, indices: Any) -> tuple[jax.Array, np.ndarray | None]:
     return losses, chosen.astype(int)
 
 
-def _in_order(
-    losses: jax.Array, indices: np.ndarray | None, num_candidates: int
-) -> jax.Array:
+def _in_order(losses: jax.Array, indices: np.ndarray, num_candidates: int) -> jax.Array:
     """The losses of all candidates, NaN for those that none was told of."""
-    if indices is None:
-        if losses.shape != (num_candidates,):
-            raise ValueError(
-                f"losses must have shape {(num_candidates,)}, one for each candidate, "
-                f"got {losses.shape}; name the candidates in indices if some are "
-                "missing."
-            )
-        return losses
     if indices.size and not (indices.min() >= 0 and indices.max() < num_candidates):
         raise ValueError(
             f"indices must be from 0 to {num_candidates - 1}, got {indices.tolist()}."

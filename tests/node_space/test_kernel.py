@@ -465,49 +465,6 @@ def test_batches_of_candidates_change_nothing(num_candidates):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
-def test_centre_is_where_the_updates_lead():
-    params, data = mlp(), batch()
-    tx = node_qiaso(8, optimizer=optax.sgd(0.1), examples=1.0)
-    ahead = jax.tree.map(lambda p: 0.1 * jnp.ones_like(p), params)
-    state = tx.init(params)
-    step = jax.jit(functools.partial(tx.update, value_fn=value_fn))
-    from_there, _ = step(None, state, jax.tree.map(jnp.add, params, ahead), **data)
-    via, _ = step(ahead, state, params, **data, ignored=jnp.zeros(32))
-    chex.assert_trees_all_close(
-        via, jax.tree.map(jnp.add, ahead, from_there), rtol=1e-5
-    )
-
-    hybrid = optax.chain(optax.adam(1e-3), tx)
-    updates, state = jax.jit(functools.partial(hybrid.update, value_fn=value_fn))(
-        gradient(params, **data), hybrid.init(params), params, **data
-    )
-    assert optax.tree.get(state, "expected_loss") > 0
-    chex.assert_tree_all_finite(updates)
-
-
-def test_seeds_can_be_mapped_over():
-    data = batch()
-
-    def losses(key):
-        params = mlp()
-        tx = node_qiaso(8, optimizer=optax.adam(1e-2), key=key)
-
-        def step(carry, _):
-            params, state = carry
-            updates, state = tx.update(None, state, params, value_fn=value_fn, **data)
-            return (optax.apply_updates(params, updates), state), None
-
-        (params, state), _ = jax.lax.scan(step, (params, tx.init(params)), length=40)
-        return value_fn(params, **data).mean(), state.key
-
-    keys = jax.random.split(jax.random.key(0), 3)
-    together, final_keys = jax.jit(jax.vmap(losses))(keys)
-    alone, _ = jax.jit(losses)(keys[1])
-    np.testing.assert_allclose(together[1], alone, rtol=2e-2)
-    assert np.all(together < value_fn(mlp(), **data).mean())
-    assert len(np.unique(final_keys, axis=0)) == 3
-
-
 class WithDropout(nn.Module):
     @nn.compact
     def __call__(self, x, train):
@@ -589,20 +546,6 @@ def test_low_precision(dtype):
         assert leaf.dtype == param.dtype
     mean = jax.tree.map(lambda g: g.astype(jnp.float32).mean(0), found)
     assert np.mean(cosines(mean, expected)) > 0.9
-
-
-def test_integer_parameters_stay():
-    params = {"w": jnp.ones((6, 3)), "steps": jnp.array(3)}
-
-    def value_fn(params, x, y):
-        scores = x @ params["w"] * params["steps"]
-        return optax.softmax_cross_entropy_with_integer_labels(scores, y)
-
-    tx = node_qiaso(4, optimizer=optax.adam(0.1))
-    updates, _ = tx.update(None, tx.init(params), params, value_fn=value_fn, **batch())
-    assert updates["steps"] == 0
-    assert not is_inexact(updates["steps"])
-    assert jnp.any(updates["w"] != 0)
 
 
 def test_losses_that_are_not_finite():

@@ -1,0 +1,450 @@
+"""What every optimizer keeps to: one registry of them, one test for each property.
+
+The properties are those of the suite that optax runs on its own optimizers, and what a
+transform that evaluates losses itself has to keep besides.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import qiaso_jax
+from qiaso_jax import PAPER, factorised_qiaso, node_qiaso, qiaso
+
+X = jax.random.normal(jax.random.key(0), (16, 3))
+Y = jnp.tanh(X @ jnp.array([1.0, -2.0, 0.5]))
+PARAMS = {"w": jnp.array([0.3, 0.1, -0.2]), "b": jnp.array(0.7)}
+
+
+def losses(params, x, y):
+    """Of each example."""
+    output = jnp.tanh(x @ params["w"] + params["b"]) - y
+    return jnp.real(output * jnp.conj(output))
+
+
+def mean_loss(params, x, y):
+    return jnp.mean(losses(params, x, y))
+
+
+class Entry(NamedTuple):
+    constructor: Callable[..., Any]
+    settings: dict[str, Any]
+    value_fn: Callable[..., Any] = mean_loss
+
+    def make(self, **settings):
+        return self.constructor(**{**self.settings, **settings})
+
+
+SMALL = {"num_candidates": 8, "sigma": 0.1}
+REGISTRY = {
+    "qiaso": Entry(qiaso, SMALL),
+    "chunked": Entry(qiaso, SMALL | {"num_candidates": 7, "candidate_batch_size": 3}),
+    "PAPER": Entry(qiaso, {**PAPER, "num_candidates": 6, "collapse_every": 2}),
+    "factorised, exact": Entry(
+        factorised_qiaso, SMALL | {"num_candidates": 5, "collapse_every": 2}
+    ),
+    "factorised, measured": Entry(
+        factorised_qiaso,
+        SMALL | {"num_measurements": 12, "collapse": "sample", "granularity": "leaf"},
+    ),
+    "node": Entry(node_qiaso, SMALL | {"optimizer": optax.sgd(0.1)}, losses),
+    "node, exponential": Entry(
+        node_qiaso,
+        SMALL | {"eta": 1.0, "examples": 1.0, "optimizer": optax.adam(0.1)},
+        losses,
+    ),
+}
+EVALUATES_PARAMETERS = [name for name in REGISTRY if not name.startswith("node")]
+every_optimizer = pytest.mark.parametrize("name", REGISTRY)
+
+
+def steps(tx, value_fn, params=PARAMS, num_steps=4, x=X, y=Y):
+    """Parameters and state after some steps, compiled as one."""
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = tx.update(None, state, params, value_fn=value_fn, x=x, y=y)
+        return (optax.apply_updates(params, updates), state), None
+
+    return jax.jit(lambda c: jax.lax.scan(step, c, length=num_steps)[0])(
+        (params, tx.init(params))
+    )
+
+
+@every_optimizer
+def test_jitted_steps_equal_unjitted_ones_and_compile_once(name):
+    make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
+    tx = make()
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def jitted(state, params, x):
+        return tx.update(None, state, params, value_fn=value_fn, x=x, y=Y)
+
+    state = jitted_state = tx.init(PARAMS)
+    for shift in (0.0, 0.3):
+        x = X + shift
+        updates, state = tx.update(None, state, PARAMS, value_fn=value_fn, x=x, y=Y)
+        jitted_updates, jitted_state = jitted(jitted_state, PARAMS, x)
+        chex.assert_trees_all_close(updates, jitted_updates, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(state, jitted_state, rtol=1e-4, atol=1e-5)
+
+
+@every_optimizer
+def test_a_state_is_made_of_arrays_and_keeps_its_shape(name):
+    make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
+    tx = make(optimizer=optax.adam(0.1))
+    assert isinstance(tx, optax.GradientTransformationExtraArgs)
+    state = tx.init(PARAMS)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+    assert state.key.dtype == jnp.uint32
+    after = steps(tx, value_fn, num_steps=2)[1]
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
+    assert after.step == 2
+    assert int(optax.tree.get(after.opt_state, "count")) in (1, 2)
+
+
+@every_optimizer
+def test_init_on_shapes_alone(name):
+    tx = REGISTRY[name].make(optimizer=optax.adam(1e-3))
+    shapes = jax.eval_shape(lambda: PARAMS)
+    chex.assert_trees_all_equal(tx.init(shapes), tx.init(PARAMS))
+
+
+@every_optimizer
+def test_a_new_superposition_is_uniform(name):
+    info = REGISTRY[name].make().init(PARAMS).info
+    num_candidates = float(info.effective_candidates)
+    assert num_candidates == REGISTRY[name].settings["num_candidates"]
+    assert info.entropy == pytest.approx(np.log(num_candidates))
+    assert info.expected_loss == info.best_loss == np.inf
+    assert info.kl == info.expected_decrease == info.num_skipped == 0
+
+
+@every_optimizer
+def test_the_same_key_gives_the_same_bits(name):
+    make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
+    seed = steps(make(key=3), value_fn)
+    for key in (jax.random.key(3), jax.random.key_data(jax.random.key(3))):
+        chex.assert_trees_all_equal(steps(make(key=key), value_fn), seed)
+    other = steps(make(key=4), value_fn)
+    assert not np.array_equal(seed[0]["w"], other[0]["w"])
+    rbg = make(key=jax.random.key(3, impl="rbg"))
+    assert np.isfinite(steps(rbg, value_fn)[0]["w"]).all()
+
+
+@every_optimizer
+def test_seeds_can_be_vmapped(name):
+    make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
+
+    def train(seed):
+        return steps(make(key=seed), value_fn)[0]
+
+    together = jax.vmap(train)(jnp.arange(3))
+    for seed in range(3):
+        chex.assert_trees_all_close(
+            jax.tree.map(lambda x, s=seed: x[s], together),
+            train(seed),
+            rtol=1e-3,
+            atol=1e-5,
+        )
+    assert not np.allclose(together["w"][0], together["w"][1])
+
+
+@every_optimizer
+def test_under_cond(name):
+    make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
+    tx = make()
+    state = tx.init(PARAMS)
+
+    def update(state):
+        return tx.update(None, state, PARAMS, value_fn=value_fn, x=X, y=Y)
+
+    @jax.jit
+    def maybe(flag, state):
+        return jax.lax.cond(
+            flag, update, lambda state: (optax.tree.zeros_like(PARAMS), state), state
+        )
+
+    chex.assert_trees_all_close(
+        maybe(True, state), jax.jit(update)(state), rtol=1e-5, atol=1e-6
+    )
+    chex.assert_trees_all_equal(maybe(False, state)[1], state)
+
+
+@every_optimizer
+def test_the_centre_is_params_plus_updates(name):
+    make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
+    tx = make()
+    state = tx.init(PARAMS)
+    step = {"w": jnp.full(3, 0.25), "b": jnp.array(-0.125)}
+    update = jax.jit(
+        lambda updates, params: tx.update(
+            updates, state, params, value_fn=value_fn, x=X, y=Y, unknown=1
+        )
+    )
+    hybrid, _ = update(step, PARAMS)
+    free, _ = update(None, optax.apply_updates(PARAMS, step))
+    chex.assert_trees_all_close(
+        hybrid, optax.tree.add(step, free), rtol=1e-5, atol=1e-5
+    )
+
+
+@every_optimizer
+def test_reports_are_scalars_that_are_found_in_wrapped_states(name):
+    make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
+    tx = optax.chain(optax.clip(1.0), optax.apply_if_finite(make(), 3))
+    state = tx.init(PARAMS)
+    assert optax.tree.get(state, "expected_loss") == jnp.inf
+    _, state = tx.update(
+        optax.tree.zeros_like(PARAMS), state, PARAMS, value_fn=value_fn, x=X, y=Y
+    )
+    for field in make().init(PARAMS).info._fields:
+        assert jnp.shape(optax.tree.get(state, field)) == ()
+    assert 0 < optax.tree.get(state, "expected_loss") < 10
+
+
+@every_optimizer
+def test_multi_steps_moves_on_the_last_one(name):
+    make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
+    every_step = {k: 1 for k in REGISTRY[name].settings if k == "collapse_every"}
+    tx = optax.MultiSteps(make(**every_step), every_k_schedule=2)
+    state = tx.init(PARAMS)
+    zeros = optax.tree.zeros_like(PARAMS)
+    update = jax.jit(
+        lambda s: tx.update(zeros, s, params=PARAMS, value_fn=value_fn, x=X, y=Y)
+    )
+    updates, state = update(state)
+    chex.assert_trees_all_equal(updates, zeros)
+    updates, state = update(state)
+    assert (updates["w"] != 0).any()
+
+
+@every_optimizer
+def test_schedules_equal_injected_hyperparameters(name):
+    make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
+    schedule = optax.linear_schedule(0.2, 0.1, 4)
+
+    def of_sigma(sigma):
+        return make(sigma=sigma)
+
+    injected = optax.inject_hyperparams(of_sigma)(sigma=schedule)
+    state = injected.init(PARAMS)
+    params = PARAMS
+    update = jax.jit(
+        lambda s, p: injected.update(None, s, p, value_fn=value_fn, x=X, y=Y)
+    )
+    for _ in range(3):
+        updates, state = update(state, params)
+        params = optax.apply_updates(params, updates)
+    expected, _ = steps(of_sigma(schedule), value_fn, num_steps=3)
+    chex.assert_trees_all_close(params, expected, rtol=1e-4, atol=1e-5)
+
+
+@every_optimizer
+@pytest.mark.parametrize("value", [jnp.nan, -jnp.inf])
+def test_a_step_without_any_finite_loss_does_nothing(name, value):
+    make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
+    tx = make(optimizer=optax.adam(0.1))
+    params, state = steps(tx, value_fn)
+    updates = {"w": jnp.ones(3), "b": jnp.array(2.0)}
+
+    def never(params, x, y):
+        return value_fn(params, x, y) * 0 + value
+
+    step = jax.jit(lambda s: tx.update(updates, s, params, value_fn=never, x=X, y=Y))
+    same, after = step(step(state)[1])
+    chex.assert_trees_all_equal(same, updates)
+    chex.assert_trees_all_equal(after.opt_state, state.opt_state)
+    assert after.info.num_skipped == 2
+    assert after.info.num_nonfinite > 0
+    assert not getattr(after.info, "collapsed", False)
+    # And it goes on as if nothing had been.
+    go_on = jax.jit(lambda s: tx.update(None, s, params, value_fn=value_fn, x=X, y=Y))
+    updates, after = go_on(go_on(after)[1])
+    assert np.isfinite(after.info.expected_loss)
+    assert np.isfinite(updates["w"]).all()
+    assert after.info.num_skipped == 2
+
+
+@every_optimizer
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_dtypes_are_kept_and_integers_pass_through(name, dtype):
+    make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
+    params = {
+        "w": PARAMS["w"].astype(dtype),
+        "b": PARAMS["b"],
+        "n": jnp.arange(3),
+        "on": jnp.array([True]),
+    }
+
+    def with_integers(p, x, y):
+        return value_fn(p, x, y) + p["n"][0] * p["on"][0]
+
+    tx = make(optimizer=optax.adam(0.05))
+    after, state = steps(tx, with_integers, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, params)
+    np.testing.assert_array_equal(after["n"], params["n"])
+    np.testing.assert_array_equal(after["on"], params["on"])
+    assert (after["w"] != params["w"]).any()
+    assert state.info.expected_loss.dtype == jnp.float32
+
+
+@every_optimizer
+def test_double_precision(name):
+    make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
+    with jax.enable_x64(True):
+        params = {k: jnp.asarray(np.float64(v)) for k, v in PARAMS.items()}
+        after, state = steps(make(), value_fn, params)
+        assert after["w"].dtype == state.info.expected_loss.dtype == jnp.float64
+
+
+@every_optimizer
+def test_a_hybrid_in_a_chain(name):
+    make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
+    tx = optax.chain(optax.adam(0.05), make())
+    params, state = PARAMS, tx.init(PARAMS)
+
+    @jax.jit
+    def step(params, state):
+        grads = jax.grad(mean_loss)(params, X, Y)
+        updates, state = tx.update(grads, state, params, value_fn=value_fn, x=X, y=Y)
+        return optax.apply_updates(params, updates), state
+
+    before = mean_loss(PARAMS, X, Y)
+    for _ in range(100):
+        params, state = step(params, state)
+    assert mean_loss(params, X, Y) < 0.1 * before
+
+
+@every_optimizer
+def test_the_pseudo_gradient_is_what_the_optimizer_gets(name):
+    make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
+    tx, trained = make(optimizer=optax.adam(0.1)), make(optimizer=optax.sgd(1.0))
+    state, expected_state = tx.init(PARAMS), trained.init(PARAMS)
+
+    @jax.jit
+    def both(state, expected_state):
+        call = {"value_fn": value_fn, "x": X, "y": Y}
+        return (
+            qiaso_jax.pseudo_gradient(tx, state, PARAMS, **call),
+            trained.update(None, expected_state, PARAMS, **call),
+        )
+
+    for _ in range(2):
+        (gradient, new), (updates, expected) = both(state, expected_state)
+        chex.assert_trees_all_close(
+            gradient, optax.tree.scale(-1, updates), rtol=1e-6, atol=1e-7
+        )
+        chex.assert_trees_all_equal(new.opt_state, state.opt_state)
+        chex.assert_trees_all_close(new.info, expected.info, rtol=1e-5)
+        state, expected_state = new, expected
+    assert np.any(gradient["w"] != 0)
+
+
+def wrapped(tx, how):
+    return {
+        "bare": lambda: tx,
+        "chain": lambda: optax.chain(optax.scale(0.5), tx, optax.scale(2.0)),
+        "injected": lambda: optax.inject_hyperparams(lambda unused: tx)(unused=0.5),
+        "apply_if_finite": lambda: optax.apply_if_finite(tx, 3),
+        "multi_steps": lambda: optax.MultiSteps(tx, 1).gradient_transformation(),
+    }[how]()
+
+
+@pytest.mark.parametrize("name", EVALUATES_PARAMETERS)
+@pytest.mark.parametrize(
+    "how", ["bare", "chain", "injected", "apply_if_finite", "multi_steps"]
+)
+def test_ask_and_tell_are_an_update_in_two_halves(name, how):
+    make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
+    tx = wrapped(make(), how)
+    state = told_state = tx.init(PARAMS)
+    given = {"w": jnp.array([0.1, 0.2, 0.0]), "b": jnp.array(0.0)}
+    update = jax.jit(lambda s: tx.update(given, s, PARAMS, value_fn=value_fn, x=X, y=Y))
+    for _ in range(2):
+        expected, state = update(state)
+        candidates = qiaso_jax.ask(tx, told_state, PARAMS, updates=given)
+        values = jax.vmap(lambda p: value_fn(p, X, Y))(candidates)
+        told, told_state = qiaso_jax.tell(tx, told_state, PARAMS, values, updates=given)
+        chex.assert_trees_all_close(
+            (told, told_state), (expected, state), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_noise_within_the_model_cannot_be_asked_for():
+    tx = qiaso_jax.node_qiaso(4, optimizer=optax.sgd(0.1))
+    with pytest.raises(ValueError, match="node_qiaso evaluates noise within the model"):
+        qiaso_jax.ask(tx, tx.init(PARAMS), PARAMS)
+    with pytest.raises(ValueError, match=r"give update value_fn=.*got none"):
+        qiaso_jax.tell(tx, tx.init(PARAMS), PARAMS, [1.0, 2.0])
+
+
+@every_optimizer
+@pytest.mark.parametrize(
+    ("arguments", "error", "sentence"),
+    [
+        ({"value_fn": None}, ValueError, "give update .*value_fn=.*got n"),
+        ({"params": None}, ValueError, "needs the parameters.*params=None"),
+        ({"updates": {"w": jnp.ones(3)}}, ValueError, "updates must have the struct"),
+        (
+            {"updates": {"w": jnp.ones(2), "b": jnp.array(0.0)}},
+            ValueError,
+            r"updates must have the shapes of params, \(3,\)",
+        ),
+        (
+            {"value_fn": lambda p, x, y: (mean_loss(p, x, y), 0)},
+            TypeError,
+            "got a tuple",
+        ),
+        (
+            {"value_fn": lambda p, x, y: jnp.sum(p["w"] > 0)},
+            (TypeError, ValueError),
+            r"got int32|got shape \(\)",
+        ),
+        (
+            {"value_fn": lambda p, x, y: jnp.ones((2, 2)) * p["b"]},
+            ValueError,
+            r"got shape \(2, 2\)",
+        ),
+    ],
+)
+def test_a_bad_update_is_named(name, arguments, error, sentence):
+    make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
+    tx = make()
+    call = {"updates": None, "params": PARAMS, "value_fn": value_fn, **arguments}
+    params, updates = call.pop("params"), call.pop("updates")
+    with pytest.raises(error, match=sentence):
+        jax.jit(lambda s: tx.update(updates, s, params, x=X, y=Y, **call))(
+            tx.init(PARAMS)
+        )
+
+
+@every_optimizer
+@pytest.mark.parametrize(
+    ("arguments", "error", "sentence"),
+    [
+        ({"sigma": 0.0}, ValueError, "sigma must be finite and above 0, got 0"),
+        ({"sigma": np.nan}, ValueError, "sigma must be finite and above 0, got nan"),
+        ({"sigma": np.ones(3)}, ValueError, r"sigma must be a scalar, got shape \(3,"),
+        ({"sigma": None}, TypeError, "sigma must be a real number, got None"),
+        ({"eta": -0.5}, ValueError, "eta must be finite and at least 0, got -0.5"),
+        ({"eta": np.inf}, ValueError, "eta must be finite"),
+        ({"num_candidates": 0}, ValueError, "num_candidates must be at least 1, got 0"),
+        ({"num_candidates": 3.5}, TypeError, "num_candidates must be an int .* 3.5"),
+        ({"num_candidates": True}, TypeError, "num_candidates must be an int"),
+        ({"candidate_batch_size": 0}, ValueError, "candidate_batch_size must be"),
+        ({"optimizer": optax.adam}, TypeError, "optimizer must be an optax gradient"),
+        ({"key": 0.5}, TypeError, "key must be an int, a key of jax.random.key"),
+    ],
+)
+def test_bad_arguments_are_named(name, arguments, error, sentence):
+    with pytest.raises(error, match=sentence):
+        REGISTRY[name].make(**arguments)
