@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 
-def uniform(num_candidates: int, dtype: jax.typing.DTypeLike) -> jax.Array:
+def uniform(num_candidates: int, dtype: jax.typing.DTypeLike) -> Float[Array, " K"]:
     """Log-amplitudes of a freshly prepared superposition, log(1/K) each: ``[K]``."""
     return -jnp.log(jnp.full((num_candidates,), num_candidates, dtype))
 
@@ -22,7 +23,7 @@ def _identity(losses: jax.Array) -> jax.Array:
     return losses
 
 
-def zscore(losses: jax.Array) -> jax.Array:
+def zscore(losses: Float[Array, " K"]) -> Float[Array, " K"]:
     """(L − mean) / standard deviation over the finite losses; zeros if they agree.
 
     Args:
@@ -42,7 +43,9 @@ def zscore(losses: jax.Array) -> jax.Array:
     return deviation / jnp.where(spread > 0, spread, 1)
 
 
-def shared_zscore(losses: jax.Array, share: jax.Array) -> tuple[jax.Array, jax.Array]:
+def shared_zscore(
+    losses: Float[Array, "K b"], share: Float[Array, " b"]
+) -> tuple[Float[Array, "K b"], Float[Array, ""]]:
     """The z-scores of many superpositions in one unit, as deviation and unit.
 
     Args:
@@ -66,7 +69,7 @@ def shared_zscore(losses: jax.Array, share: jax.Array) -> tuple[jax.Array, jax.A
     return centred, jnp.where(unit > 0, unit, 1)
 
 
-def centred_ranks(losses: jax.Array) -> jax.Array:
+def centred_ranks(losses: Float[Array, " K"]) -> Float[Array, " K"]:
     """Ranks of the finite losses, linearly in [−1/2, 1/2]; ties share their mean rank.
 
     Args:
@@ -122,11 +125,11 @@ def _checked(scale: Scaling, losses: jax.Array) -> jax.Array:
 
 
 def reweighted(
-    log_p: jax.Array,
-    losses: jax.Array,
-    scaled_losses: jax.Array,
+    log_p: Float[Array, " K"],
+    losses: Float[Array, " K"],
+    scaled_losses: Float[Array, " K"],
     rate: chex.Numeric,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[Float[Array, " K"], Float[Array, " K"], Bool[Array, ""]]:
     """One step of exponential weights, where some losses may not be finite.
 
     Args:
@@ -147,8 +150,8 @@ def reweighted(
 
 
 def amplify(
-    log_prior: jax.Array, scaled_losses: jax.Array, rate: chex.Numeric
-) -> jax.Array:
+    log_prior: Float[Array, " K"], scaled_losses: Float[Array, " K"], rate: chex.Numeric
+) -> Float[Array, " K"]:
     """Exponential weights, Eq 4, 5, 16, 17, 30 and 50.
 
     p'_k ∝ p_k exp(−r s_k), with the rate r = η/λ, is the minimiser over the simplex of
@@ -171,8 +174,8 @@ def amplify(
 
 
 def restrict(
-    log_amplitudes: jax.Array, losses: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    log_amplitudes: Float[Array, " K"], losses: Float[Array, " K"]
+) -> tuple[Float[Array, " K"], Bool[Array, ""]]:
     """Excludes the candidates whose loss is not finite.
 
     Returns:
@@ -186,23 +189,25 @@ def restrict(
     return jax.nn.log_softmax(log_prior), any_possible
 
 
-def expected(log_p: jax.Array, values: jax.Array) -> jax.Array:
+def expected(log_p: Float[Array, " K"], values: Float[Array, " K"]) -> Float[Array, ""]:
     """⟨p, values⟩ (Eq 43), where values of zero probability may be anything."""
     return jnp.sum(jnp.where(log_p > -jnp.inf, jnp.exp(log_p) * values, 0))
 
 
-def kl_divergence(log_q: jax.Array, log_p: jax.Array) -> jax.Array:
+def kl_divergence(
+    log_q: Float[Array, " K"], log_p: Float[Array, " K"]
+) -> Float[Array, ""]:
     """KL(q ‖ p) = Σ q log(q/p) (Eq 7), in nats, with 0 log 0 = 0."""
     difference = jnp.where(log_q > -jnp.inf, log_q - log_p, 0)
     return jnp.sum(jnp.exp(log_q) * difference)
 
 
-def entropy(log_p: jax.Array) -> jax.Array:
+def entropy(log_p: Float[Array, " K"]) -> Float[Array, ""]:
     """−Σ p log p in nats, between 0 and log K."""
     return -expected(log_p, log_p)
 
 
-def effective_candidates(log_p: jax.Array) -> jax.Array:
+def effective_candidates(log_p: Float[Array, " K"]) -> Float[Array, ""]:
     """Kish's effective number 1 / Σ p², between 1 and K."""
     return jnp.exp(-jax.nn.logsumexp(2 * log_p))
 
@@ -226,11 +231,11 @@ class Measured(NamedTuple):
 
 
 def measure(
-    log_prior: jax.Array,
-    log_amplitudes: jax.Array,
-    losses: jax.Array,
-    scaled_losses: jax.Array,
-    informed: jax.Array,
+    log_prior: Float[Array, " K"],
+    log_amplitudes: Float[Array, " K"],
+    losses: Float[Array, " K"],
+    scaled_losses: Float[Array, " K"],
+    informed: Bool[Array, ""],
 ) -> Measured:
     """Compares p_{t+1} with p_t, restricted to candidates with a loss, if any has."""
     decrease = expected(log_prior, scaled_losses) - expected(

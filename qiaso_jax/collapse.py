@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 _Outcome = TypeVar("_Outcome")
 
@@ -39,19 +40,21 @@ class Readout(NamedTuple):
         return weights.astype(log_amplitudes.dtype)
 
 
-def best(key: jax.Array, log_amplitudes: jax.Array) -> jax.Array:
+def best(key: jax.Array, log_amplitudes: Float[Array, " K"]) -> Float[Array, " K"]:
     """The most probable candidate, Eq 39; the first of several."""
     del key
     return _one_hot(jnp.argmax(log_amplitudes), log_amplitudes)
 
 
-def expectation(key: jax.Array, log_amplitudes: jax.Array) -> jax.Array:
+def expectation(
+    key: jax.Array, log_amplitudes: Float[Array, " K"]
+) -> Float[Array, " K"]:
     """The expected weights, Eq 2 (whose "= 1" is a misprint)."""
     del key
     return jnp.exp(log_amplitudes)
 
 
-def sample(key: jax.Array, log_amplitudes: jax.Array) -> jax.Array:
+def sample(key: jax.Array, log_amplitudes: Float[Array, " K"]) -> Float[Array, " K"]:
     """A measurement: candidate k with probability p_k."""
     return _one_hot(jax.random.categorical(key, log_amplitudes), log_amplitudes)
 

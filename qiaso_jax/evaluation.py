@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from qiaso_jax._arguments import PyTree, accepted_arguments
 from qiaso_jax.superposition import Candidates, displaced
@@ -27,7 +28,7 @@ class Objective(NamedTuple):
 
 def candidate_losses(
     candidates: Candidates, centre: PyTree, objective: Objective
-) -> jax.Array:
+) -> Float[Array, " K"]:
     """L_k = ℓ(μ + δ_k; B) for every candidate, shape ``[K]``.
 
     Args:

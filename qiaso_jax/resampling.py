@@ -1,10 +1,12 @@
 """Systematic draws: each as often as its probability says, rounded up or down."""
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 
-def systematic_draws(shift: jax.Array, weights: jax.Array, count: int) -> jax.Array:
+def systematic_draws(
+    shift: Float[Array, ""], weights: Float[Array, " n"], count: int
+) -> Int[Array, " count"]:
     """Draws ``count`` times, of i ``count · w_i / Σw`` times but for rounding.
 
     The quantiles (j + u) / count, j = 0 … count − 1, with one uniform shift u, are

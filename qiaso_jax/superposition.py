@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from qiaso_jax._arguments import PyTree
 from qiaso_jax._trees import is_inexact
@@ -48,7 +49,7 @@ class Candidates(NamedTuple):
 
         return jax.vmap(candidate)(self.each)
 
-    def weighted_offset(self, weights: jax.Array, centre: PyTree) -> PyTree:
+    def weighted_offset(self, weights: Float[Array, " K"], centre: PyTree) -> PyTree:
         """Σ_k w_k δ_k, a pytree like ``centre``, summed in the weights' precision."""
         number = weights.shape[0]
         size = number if self.batch_size is None else min(self.batch_size, number)

@@ -2,6 +2,21 @@ import os
 
 import jax
 import pytest
+from jaxtyping import install_import_hook
+
+# The shapes in the signatures of these are checked, in tests.
+install_import_hook(
+    [
+        "qiaso_jax.amplitudes",
+        "qiaso_jax.collapse",
+        "qiaso_jax.evaluation",
+        "qiaso_jax.factorised.blocks",
+        "qiaso_jax.resampling",
+        "qiaso_jax.superposition",
+        "qiaso_jax.theory",
+    ],
+    "beartype.beartype",
+)
 
 # The tests compile hundreds of small programs and run each a few times: a quick
 # compiler is worth more to them than quick code. JAX reads this when it first computes.

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from qiaso_jax._arguments import PyTree
 from qiaso_jax._trees import is_inexact
@@ -90,8 +91,8 @@ def configured_offset(
 
 
 def stratified_draws(
-    key: jax.Array, log_amplitudes: jax.Array, num_draws: int
-) -> jax.Array:
+    key: jax.Array, log_amplitudes: Float[Array, "blocks K"], num_draws: int
+) -> Int[Array, "num_draws blocks"]:
     """Configurations from the product of the blocks' distributions.
 
     Value k of block i is drawn S p_ik times, rounded up or down (systematic sampling),
@@ -118,8 +119,8 @@ def stratified_draws(
 
 
 def credited_losses(
-    losses: jax.Array, draws: jax.Array, num_candidates: int
-) -> jax.Array:
+    losses: Float[Array, " S"], draws: Int[Array, "S blocks"], num_candidates: int
+) -> Float[Array, "blocks num_candidates"]:
     """The mean loss of the configurations in which a block took a value.
 
     Args:

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Bool, Float
 
 from qiaso_jax import _arguments, _trees, amplitudes
 from qiaso_jax._arguments import PyTree, ScalarOrSchedule
@@ -385,14 +386,16 @@ class Amplified(NamedTuple):
       informed: whether an example has any candidate with a loss, shape ``[b]``.
     """
 
-    log_prior: jax.Array
-    log_p: jax.Array
-    scaled_losses: jax.Array
-    unit: jax.Array
-    informed: jax.Array
+    log_prior: Float[Array, "K b"]
+    log_p: Float[Array, "K b"]
+    scaled_losses: Float[Array, "K b"]
+    unit: Float[Array, ""]
+    informed: Bool[Array, " b"]
 
 
-def amplify(losses: jax.Array, eta: jax.Array, share: jax.Array) -> Amplified:
+def amplify(
+    losses: Float[Array, "P 2 b"], eta: Float[Array, ""], share: Float[Array, " b"]
+) -> Amplified:
     """Exponential weights of every example, from a uniform prior (Eq 16).
 
     Args:
@@ -413,12 +416,12 @@ def amplify(losses: jax.Array, eta: jax.Array, share: jax.Array) -> Amplified:
 
 
 def pair_weights(
-    losses: jax.Array,
+    losses: Float[Array, "P 2 b"],
     amplified: Amplified,
-    eta: jax.Array,
-    sigma: jax.Array,
-    share: jax.Array,
-) -> jax.Array:
+    eta: Float[Array, ""],
+    sigma: Float[Array, ""],
+    share: Float[Array, " b"],
+) -> Float[Array, "P b"]:
     """Weights of the pairs' directions, whose weighted sum is minus the gradient.
 
     They have the scale of a gradient at any η; where it is 0, they are the limit.

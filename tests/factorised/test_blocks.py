@@ -3,6 +3,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 
 from qiaso_jax.factorised import blocks
 
