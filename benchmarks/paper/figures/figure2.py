@@ -16,14 +16,12 @@ from benchmarks.paper.figures.rastrigin_traces import (
     LEGEND,
     PAPER_K,
     first_to_last,
-    judged,
     paper_settings,
     quartiles,
     trace,
 )
-from benchmarks.paper.section import Section, Verdict
+from benchmarks.paper.section import Section, Verdict, judged_either, share
 from benchmarks.paper.study import Study
-from benchmarks.paper.theory.findings import share
 from benchmarks.rastrigin.methods import (
     DIMENSION,
     PAPER,
@@ -192,7 +190,7 @@ def _monotone(forms: dict[str, Any]) -> Verdict:
         "Figure 2A: the expected loss decreases monotonically",
         "it rises at "
         + ", ".join(f"{share(x)} of the steps ({name})" for name, x in rising.items()),
-        judged(rising["faithful"] == 0, min(rising.values()) == 0),
+        judged_either(rising["faithful"] == 0, min(rising.values()) == 0),
     )
 
 
@@ -203,7 +201,7 @@ def _low(forms: dict[str, Any]) -> Verdict:
         "expected loss at the end "
         + ", ".join(f"{x:.3g} ({name})" for name, x in last.items())
         + f"; low is below {LOW:g}",
-        judged(last["faithful"] < LOW, min(last.values()) < LOW),
+        judged_either(last["faithful"] < LOW, min(last.values()) < LOW),
     )
 
 

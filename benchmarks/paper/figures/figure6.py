@@ -12,15 +12,13 @@ from benchmarks.paper.figures.rastrigin_traces import (
     GLOBAL,
     LEGEND,
     PAPER_K,
-    judged,
     paper_settings,
     plane_starts,
     trace,
     working_settings,
 )
-from benchmarks.paper.section import Section, Verdict
+from benchmarks.paper.section import Section, Verdict, judged_either, share
 from benchmarks.paper.study import Study
-from benchmarks.paper.theory.findings import share
 from benchmarks.rastrigin.methods import HALF_WIDTH, WORKING_SIGMA, rastrigin
 
 CORNERS = np.array([(-4.2, -3.8), (4.4, -2.6), (3.1, 4.3), (-3.6, 3.3)])
@@ -135,7 +133,7 @@ def _verdicts(reached: dict[str, Any]) -> list[Verdict]:
         Verdict(
             "Figure 6B: the trajectories converge to the global minimum",
             "searches that arrive: " + ", ".join(told.values()),
-            judged(arrived[PRINTED] >= MOST, max(arrived.values()) >= MOST),
+            judged_either(arrived[PRINTED] >= MOST, max(arrived.values()) >= MOST),
         )
     ]
     if WITHOUT in arrived:
@@ -145,7 +143,7 @@ def _verdicts(reached: dict[str, Any]) -> list[Verdict]:
                 "Figure 6B: they do so through tunnelling-based exploration",
                 "searches that arrive: "
                 + ", ".join(told[name] for name in (WITHOUT, *TUNNELLING)),
-                judged(gain[PRINTED] >= NOTABLE, max(gain.values()) >= NOTABLE),
+                judged_either(gain[PRINTED] >= NOTABLE, max(gain.values()) >= NOTABLE),
             )
         )
     return verdicts
