@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -187,6 +188,22 @@ class Study:
         records.write_text(path, json.dumps(packed(folder)) + "\n")
         return read_run(path)
 
+    def row(
+        self,
+        dataset: str,
+        form: str,
+        keep: Callable[[Run], dict[str, Any]],
+        **changes: Any,
+    ) -> dict[str, Any]:
+        """A row of a table: what ``keep`` takes from its run, or what is missing."""
+        row = {"dataset": dataset, "form": form}
+        run = self.run(dataset, form, **changes)
+        if run is None:
+            e = self.experiment(dataset, form)
+            missing = f"not run: {Protocol(e.epochs, e.seeds, e.limit)}"
+            return row | {"missing": missing}
+        return row | {"protocol": str(run.protocol)} | keep(run)
+
 
 def packed(folder: Path) -> dict[str, Any]:
     """The output folder of a finished run of ``benchmarks.train`` as one record."""
@@ -230,9 +247,3 @@ def read_run(path: Path) -> Run:
         seconds_per_epoch=content["seconds_per_epoch"],
         sample_forwards=content["sample_forwards"],
     )
-
-
-def missing(study: Study, dataset: str, form: str) -> str:
-    """What it would take to fill a row that has no run."""
-    e = study.experiment(dataset, form)
-    return f"not run: {Protocol(e.epochs, e.seeds, e.limit)}"

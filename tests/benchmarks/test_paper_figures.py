@@ -72,7 +72,7 @@ class TestFigure2:
 
     def test_rising_steps_are_counted(self):
         expected = np.array([[3.0, 2.0, 2.5, 1.0, 1.0], [5.0, 6.0, 7.0, 8.0, 9.0]])
-        kept = figure2.losses_kept(expected, expected - 1, 10)
+        kept = figure2.losses_kept((expected, expected - 1), 10)
         np.testing.assert_array_equal(kept["rising"], [0.25, 1])
         np.testing.assert_array_equal(kept["best_ever"], [0, 4])
         assert kept["population"] == 2

@@ -4,48 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.markdown import table
+from benchmarks.paper.columns import label, protocol, tabulated
 from benchmarks.paper.figures import curves
-from benchmarks.paper.forms import FORMS, QIASO
+from benchmarks.paper.forms import QIASO
 from benchmarks.paper.section import FULL_LENGTH, Section, Verdict, Word, judged
-from benchmarks.paper.study import Study
 
-
-def measure(study: Study) -> dict[str, Any]:
-    """See ``curves.measure``."""
-    return curves.measure(study)
+measure = curves.measure
 
 
 def section(content: dict[str, Any]) -> Section:
     """The curves, and how often each rises."""
     rows = content["rows"]
-    body = table(
-        ("optimizer", "last training loss", "epochs with a rise", "protocol"),
-        [
-            [
-                FORMS[row["form"]].label,
-                f"{row['train_loss'][-1]:.2g}",
-                f"{100 * row['rises']:.0f} %",
-                row["protocol"],
-            ]
-            for row in rows
-        ],
+    body = tabulated(
+        rows,
+        ("optimizer", label),
+        ("last training loss", lambda row: f"{row['train_loss'][-1]:.2g}"),
+        ("epochs with a rise", lambda row: f"{100 * row['rises']:.0f} %"),
+        ("protocol", protocol),
     )
-    if not rows:
-        return Section("Figure 4: convergence on MNIST", body)
-    return Section(
-        "Figure 4: convergence on MNIST",
-        body,
-        verdicts(rows),
-        {"figure4_convergence.png": curves.figure(rows)},
-    )
+    figures = {"figure4_convergence.png": curves.figure(rows)} if rows else {}
+    title = "Figure 4: convergence on MNIST"
+    return Section(title, body, verdicts(rows), figures)
 
 
 def verdicts(rows: list[dict[str, Any]]) -> list[Verdict]:
     """Whether the training loss of QIASO falls in every epoch."""
     return [
         Verdict(
-            f"Figure 4: QIASO's loss falls monotonically ({FORMS[row['form']].label})",
+            f"Figure 4: QIASO's loss falls monotonically ({label(row)})",
             f"it rises after {100 * row['rises']:.0f} % of epochs ({row['protocol']})",
             word(row),
         )

@@ -99,9 +99,9 @@ def violated(losses: Any, p: Any, eta: Any, rival: Any, _: Any) -> dict[str, Any
             excess(after, jnp.max(losses)), excess(jnp.min(losses), after)
         ),
         "rivals": excess(objective(new), objective(rival)),
-        "gibbs": difference(from_uniform, jax.nn.softmax(-eta * losses)),
+        "gibbs": jnp.max(difference(from_uniform, jax.nn.softmax(-eta * losses))),
         "bregman": difference(bregman, kl),
-        "mirror": difference(theory.mirror_step(losses, p, eta), new),
+        "mirror": jnp.max(difference(theory.mirror_step(losses, p, eta), new)),
         "decrease_bound": excess(kl, bounds.decrease_bound),
         "loss_bound_positive": excess(positive.decrease_bound, positive.loss_bound),
         "loss_bound": excess(kl, bounds.loss_bound),

@@ -35,7 +35,7 @@ class Sizes(NamedTuple):
     """Whether to try all settings of a run."""
 
 
-SMOKE = Sizes((5,), 200, 5, 20_000, 2, 60, False)
+SMOKE = Sizes((2, 5), 100, 5, 20_000, 2, 60, False)
 """Takes seconds."""
 SIZES = Sizes((2, 7, 30), 20_000, 100, 1_000_000, 10, 400, True)
 """Takes minutes."""
