@@ -32,7 +32,7 @@ def measured(smoke):
         command.main(command.Command(name="all", profile="smoke", **arguments))
     return {
         name: json.loads((smoke.folder / f"{name}.json").read_text())
-        for name in command.NAMES
+        for name in command.MODULES
     }
 
 
@@ -42,7 +42,7 @@ def test_smoke(smoke, tmp_path):
     for name, content in contents.items():
         assert content["profile"] == "smoke"
         assert {"machine", "versions", "revision", "date"} <= content.keys()
-        section = command.module(name).section(content)
+        section = command.MODULES[name].section(content)
         assert section.body.strip()
         assert all(verdict.word in Word.__args__ for verdict in section.verdicts)
 
@@ -53,7 +53,7 @@ def test_smoke(smoke, tmp_path):
         (results / "cpu" / f"{name}.json").write_text(json.dumps(contents[name]))
     pages = []
     for docs in (tmp_path / "a", tmp_path / "b"):
-        path = report.write(results, docs, command.NAMES, command.module)
+        path = report.write(results, docs, command.MODULES)
         picture = (docs / "figures/figure8_ablation.png").read_bytes()
         pages.append((path.read_text(), picture))
     assert pages[0] == pages[1]
@@ -77,11 +77,11 @@ def test_report_prefers_the_full_profile(tmp_path):
 
 def test_report_of_nothing_and_of_damage(tmp_path):
     with pytest.raises(UserError, match="holds no measurement"):
-        report.write(tmp_path, tmp_path, command.NAMES, command.module)
+        report.write(tmp_path, tmp_path, command.MODULES)
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu/table1.json").write_text('{"rows": [')
     with pytest.raises(UserError, match=r"table1\.json is damaged"):
-        report.write(tmp_path, tmp_path, command.NAMES, command.module)
+        report.write(tmp_path, tmp_path, command.MODULES)
 
 
 def test_results_that_cannot_be_written_are_refused_before_training(
