@@ -27,7 +27,7 @@ from benchmarks.paper.figures import (
     figure7,
     figure8,
 )
-from benchmarks.paper.study import RESULTS, ProfileName, Study, rounded
+from benchmarks.paper.study import Study, rounded
 from benchmarks.paper.tables import (
     cost,
     robustness,
@@ -58,44 +58,30 @@ class Command:
         Literal[*MODULES, "all", "report"],  # type: ignore[valid-type]
         tyro.conf.Positional,
     ]
-    profile: ProfileName = "cpu"
-    """smoke: a minute, on digits. cpu: hours on two cores. full: as in the paper."""
-    train: bool = True
-    """Train what is missing; otherwise tables say what is not there."""
-    results: Path = RESULTS
-    """Where measurements lie."""
-    work: Path = Path("runs/paper")
-    """Where unfinished runs lie; an interrupted one is continued."""
+    study: Annotated[Study, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=Study
+    )
     docs: Path = Path("docs")
     """Where ``report`` writes."""
-    data_dir: Path | None = None
-    cache_dir: Path | None = None
 
 
 def main(command: Command) -> None:
     """Runs ``command``; raises ``UserError`` for what a user can put right."""
     console = Console(stderr=True, soft_wrap=True)
+    study = command.study
     if command.name == "report":
-        path = report.write(command.results, command.docs, MODULES)
+        path = report.write(study.results, command.docs, MODULES)
         console.print(f"written: {path}", highlight=False)
         return
-    study = Study(
-        command.profile,
-        command.results,
-        command.work,
-        command.train,
-        command.data_dir,
-        command.cache_dir,
-    )
     try:
         # Before the hours that fill it.
         study.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--results {command.results}: {error}") from error
+        raise UserError(f"--results {study.results}: {error}") from error
     for name in MODULES if command.name == "all" else (command.name,):
         content = rounded(MODULES[name].measure(study)) | records.provenance()
         path = study.folder / f"{name}.json"
-        records.write_json(path, {"profile": command.profile} | content)
+        records.write_json(path, {"profile": study.profile} | content)
         console.print(f"written: {path}", highlight=False)
         print(MODULES[name].section(content).body)
 

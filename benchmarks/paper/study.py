@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -29,7 +29,6 @@ from benchmarks.paper.forms import (
 )
 
 ProfileName = Literal["smoke", "cpu", "full"]
-PROFILES: tuple[str, ...] = get_args(ProfileName)
 RESULTS = Path(__file__).parents[1] / "results" / "paper"
 CURVES = ("train_loss", "test_loss", "test_accuracy")
 DIGITS = 5
@@ -100,12 +99,16 @@ class Run(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Where runs are found and made. Without ``train``, missing ones stay missing."""
+    """Where runs are found and made."""
 
-    profile: ProfileName
+    profile: ProfileName = "cpu"
+    """smoke: a minute, on digits. cpu: hours on two cores. full: as in the paper."""
     results: Path = RESULTS
+    """Where measurements lie."""
     work: Path = Path("runs/paper")
+    """Where unfinished runs lie; an interrupted one is continued."""
     train: bool = True
+    """Train what is missing; otherwise tables say what is not there."""
     data_dir: Path | None = None
     cache_dir: Path | None = None
 

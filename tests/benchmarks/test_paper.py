@@ -69,7 +69,7 @@ def contents(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "run", leave_curves)
         patch.setattr(command, "MODULES", modules)
-        command.main(command.Command("all", "smoke", results=folder, work=folder))
+        command.main(command.Command("all", Study("smoke", folder, folder)))
     return {
         name: json.loads((folder / f"smoke/{name}.json").read_text())
         for name in modules
@@ -179,7 +179,7 @@ def test_results_that_cannot_be_written_are_refused_before_training(
     monkeypatch.setattr(table1, "measure", lambda study: pytest.fail("it measured"))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--results .*file: "):
-        command.main(command.Command("table1", results=tmp_path / "file"))
+        command.main(command.Command("table1", Study("cpu", tmp_path / "file")))
 
 
 def test_a_row_that_the_paper_does_not_have_stands_beside_no_figure():

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from matplotlib.figure import Figure
+
 from benchmarks.paper.columns import label, protocol, tabulated
-from benchmarks.paper.figures import curves
 from benchmarks.paper.forms import QIASO
 from benchmarks.paper.section import FULL_LENGTH, Section, Verdict, Word, judged
+from benchmarks.paper.study import Run, Study
 
-measure = curves.measure
+FORMS_DRAWN = ("sgd", "adam", "nadam", "rmsprop", *QIASO)
+CURVES = ("train_loss", "test_accuracy")
+
+
+def measure(study: Study) -> dict[str, Any]:
+    """Curves of every form that was run."""
+    rows = [study.row(study.mnist, form, kept) for form in FORMS_DRAWN]
+    return {"rows": [row for row in rows if "missing" not in row]}
+
+
+def kept(run: Run) -> dict[str, Any]:
+    """Mean and standard deviation over seeds, and how often the loss rises."""
+    curves = {name: run.curves[name] for name in CURVES}
+    return {
+        **{name: values.mean(axis=1) for name, values in curves.items()},
+        **{f"{name}_sd": values.std(axis=1) for name, values in curves.items()},
+        "rises": np.mean(np.diff(run.curves["train_loss"], axis=0) > 0),
+    }
 
 
 def section(content: dict[str, Any]) -> Section:
@@ -22,7 +42,7 @@ def section(content: dict[str, Any]) -> Section:
         ("epochs with a rise", lambda row: f"{100 * row['rises']:.0f} %"),
         ("protocol", protocol),
     )
-    figures = {"figure4_convergence.png": curves.figure(rows)} if rows else {}
+    figures = {"figure4_convergence.png": figure(rows)} if rows else {}
     title = "Figure 4: convergence on MNIST"
     return Section(title, body, verdicts(rows), figures)
 
@@ -46,3 +66,23 @@ def word(row: dict[str, Any]) -> Word:
     if falls and not row["protocol"].startswith(FULL_LENGTH):
         return "not measured"
     return judged(falls, row["form"])
+
+
+def figure(rows: list[dict[str, Any]]) -> Figure:
+    """Training loss and test accuracy over epochs, ± one standard deviation."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    panels: Any = figure.subplots(1, 2)
+    for axes, name in zip(panels, CURVES, strict=True):
+        for row in rows:
+            mean, sd = np.array(row[name]), np.array(row[f"{name}_sd"])
+            epochs = np.arange(1, len(mean) + 1)
+            (line,) = axes.plot(epochs, mean, label=label(row))
+            axes.fill_between(
+                epochs, mean - sd, mean + sd, alpha=0.2, color=line.get_color()
+            )
+        axes.set(xlabel="epoch", xscale="log")
+        axes.grid(alpha=0.3)
+    panels[0].set(ylabel="training loss", yscale="log")
+    panels[1].set(ylabel="test accuracy")
+    panels[0].legend(fontsize="small")
+    return figure
