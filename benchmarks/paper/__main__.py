@@ -27,7 +27,8 @@ from benchmarks.paper.figures import (
     figure7,
     figure8,
 )
-from benchmarks.paper.study import Study, rounded
+from benchmarks.paper.runs import rounded
+from benchmarks.paper.study import Study
 from benchmarks.paper.tables import (
     cost,
     robustness,

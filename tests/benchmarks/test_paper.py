@@ -15,8 +15,9 @@ from benchmarks.harness import records
 from benchmarks.paper import __main__ as command
 from benchmarks.paper import report, statistics, study
 from benchmarks.paper.figures import figure4
+from benchmarks.paper.runs import Protocol, rounded
 from benchmarks.paper.section import Section, Verdict, Word
-from benchmarks.paper.study import Protocol, Study
+from benchmarks.paper.study import Study
 from benchmarks.paper.tables import (
     accuracies,
     cost,
@@ -266,7 +267,7 @@ class TestStudy:
 
     def test_rounding(self):
         values = {"a": [1.23456789, 3], "b": np.array([1e-9 / 3])}
-        assert study.rounded(values) == {"a": [1.2346, 3], "b": [3.3333e-10]}
+        assert rounded(values) == {"a": [1.2346, 3], "b": [3.3333e-10]}
 
 
 class TestStatistics:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.paper.figures import figure2, figure5, figure6, rastrigin_traces
-from benchmarks.paper.study import Study, rounded
+from benchmarks.paper.runs import rounded
+from benchmarks.paper.study import Study
 
 
 def measured(module, tmp_path_factory):

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from benchmarks.paper import theory
-from benchmarks.paper.study import rounded
+from benchmarks.paper.runs import rounded
 from benchmarks.paper.theory import amplitudes
 from benchmarks.paper.theory.claims import SMOKE, TOLERANCE, holds, inequality
 

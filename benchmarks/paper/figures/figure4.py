@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.paper.columns import label, protocol, tabulated
 from benchmarks.paper.forms import QIASO
+from benchmarks.paper.runs import Run
 from benchmarks.paper.section import FULL_LENGTH, Section, Verdict, Word, judged
-from benchmarks.paper.study import Run, Study
+from benchmarks.paper.study import Study
 
 FORMS_DRAWN = ("sgd", "adam", "nadam", "rmsprop", *QIASO)
 CURVES = ("train_loss", "test_accuracy")

@@ -10,7 +10,8 @@ import numpy as np
 from benchmarks.paper import statistics
 from benchmarks.paper.columns import Row, label, ours, protocol, tabulated
 from benchmarks.paper.forms import FORMS
-from benchmarks.paper.study import Run, Study
+from benchmarks.paper.runs import Run
+from benchmarks.paper.study import Study
 
 
 def accuracies(

@@ -9,8 +9,9 @@ import numpy as np
 from benchmarks.markdown import spread
 from benchmarks.paper.columns import label, ours, protocol, tabulated
 from benchmarks.paper.forms import FORMS, QIASO
+from benchmarks.paper.runs import Run
 from benchmarks.paper.section import Section, Verdict, judged, reproduced
-from benchmarks.paper.study import Run, Study
+from benchmarks.paper.study import Study
 
 SEEDS = 5
 INITIALISATIONS = ("xavier", "he")

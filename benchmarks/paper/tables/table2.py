@@ -6,8 +6,9 @@ from typing import Any
 
 from benchmarks.paper.columns import Row, label, ours, protocol, tabulated
 from benchmarks.paper.forms import FORMS, QIASO, recipes
+from benchmarks.paper.runs import Run
 from benchmarks.paper.section import Section, Verdict, judged
-from benchmarks.paper.study import Run, Study
+from benchmarks.paper.study import Study
 
 PAPER = {
     ("mnist", "sgd"): (98.1, 0.044, 0.81),

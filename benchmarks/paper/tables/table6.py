@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.paper.columns import Row, ours, protocol, tabulated
+from benchmarks.paper.runs import Run
 from benchmarks.paper.section import Section, Verdict, judged
-from benchmarks.paper.study import Run, Study
+from benchmarks.paper.study import Study
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "full": ("Full QIASO", {}),
