@@ -21,11 +21,9 @@ from benchmarks.paper.tables import cost
 
 PAPER = {"adam": 0.93, "cma-es": 2.6, "qiaso": 1.01}
 """Seconds per epoch on MNIST, of an RTX 3090."""
-NUM_CANDIDATES = (15, 30, 60, 120)
-NUM_WEIGHTS = (2**14, 2**15, 2**16, 2**17)
-SMALL_NUM_CANDIDATES = (4, 8)
-SMALL_NUM_WEIGHTS = (2**8, 2**9)
-CMA_ES_WEIGHTS = (128, 256, 512, 1024)
+SIZES = (15, 30, 60, 120), (2**14, 2**15, 2**16, 2**17), (128, 256, 512, 1024)
+"""Numbers of candidates, of weights, and of weights of CMA-ES."""
+SMALL_SIZES = (4, 8), (2**8, 2**9), (8, 16)
 GIGABYTES = 4e-9 * 109_386**2
 """Of N² numbers, N the weights of the paper's network."""
 ROUNDS = 5
@@ -41,9 +39,7 @@ class Step(NamedTuple):
 def measure(study: Study) -> dict[str, Any]:
     """Exponents by regression of log time and log memory, and ``cost``'s epochs."""
     smoke = study.profile == "smoke"
-    candidates = SMALL_NUM_CANDIDATES if smoke else NUM_CANDIDATES
-    weights = SMALL_NUM_WEIGHTS if smoke else NUM_WEIGHTS
-    cma_weights = (8, 16) if smoke else CMA_ES_WEIGHTS
+    candidates, weights, cma_weights = SMALL_SIZES if smoke else SIZES
     middle, fixed = candidates[len(candidates) // 2 - 1], weights[-1]
     rows = []
     for name, chunk in (("all at once", None), ("in chunks of one", 1)):

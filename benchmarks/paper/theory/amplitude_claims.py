@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.paper.section import reproduced, share
@@ -23,22 +24,13 @@ def random(content: dict[str, Any]) -> str:
     return f"{content['instances']:,} random instances"
 
 
-def bound(where: str, statement: str, *names: str) -> None:
-    """Adds an inequality, or several."""
+def add(where: str, statement: str, told: Callable[[float], str], *names: str) -> None:
+    """Adds an ``equality`` or an ``inequality``, by its violations."""
 
     @CLAIMS.add(where, statement)
     def _(content: dict[str, Any]) -> Outcome:
         worst = max(content["violations"][name] for name in names)
-        return Outcome(random(content), inequality(worst), holds(worst))
-
-
-def identity(where: str, statement: str, name: str) -> None:
-    """Adds an equation."""
-
-    @CLAIMS.add(where, statement)
-    def _(content: dict[str, Any]) -> Outcome:
-        worst = content["violations"][name]
-        return Outcome(random(content), equality(worst), holds(worst))
+        return Outcome(random(content), told(worst), holds(worst))
 
 
 @CLAIMS.add("Eq 2", "the expected weight is 1")
@@ -77,9 +69,9 @@ def _minimum(content: dict[str, Any]) -> Outcome:
     )
 
 
-identity("Eq 18, 19", "from a uniform prior they are Gibbs'", "gibbs")
-identity("Eq 22", "the Bregman divergence of −entropy is KL", "bregman")
-identity("Eq 24, 30", "the mirror-descent step is the same update", "mirror")
+add("Eq 18, 19", "from a uniform prior they are Gibbs'", equality, "gibbs")
+add("Eq 22", "the Bregman divergence of −entropy is KL", equality, "bregman")
+add("Eq 24, 30", "the mirror-descent step is the same update", equality, "mirror")
 
 
 @CLAIMS.add("Eq 27–29, 31 against 30", "log p' = log q − ηℓ, without a normaliser")
@@ -93,7 +85,7 @@ def _printed_dual(content: dict[str, Any]) -> Outcome:
     )
 
 
-bound("Lemma 2.1, Eq 37", "KL(p'‖p) ≤ η(E_p ℓ − E_p' ℓ)", "decrease_bound")
+add("Lemma 2.1, Eq 37", "KL(p'‖p) ≤ η(E_p ℓ − E_p' ℓ)", inequality, "decrease_bound")
 
 
 @CLAIMS.add("Lemma 2.1, Eq 33, 38", "KL(p'‖p) ≤ η E_p ℓ for any real loss")
@@ -110,10 +102,11 @@ def _loss_bound(content: dict[str, Any]) -> Outcome:
     )
 
 
-bound("Remark 2.1", "Pinsker: ‖p' − p‖₁ ≤ √(2 KL(p'‖p))", "pinsker")
-bound(
+add("Remark 2.1", "Pinsker: ‖p' − p‖₁ ≤ √(2 KL(p'‖p))", inequality, "pinsker")
+add(
     "Section 3.1, Lemma 3.2",
     "p stays in the simplex, E ℓ between the least and the greatest loss",
+    inequality,
     "simplex",
     "range",
 )
