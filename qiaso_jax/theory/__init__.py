@@ -3,7 +3,8 @@
 One function for each statement of I. Sajjad and M. M. AL Sobhi, "The
 quantum-inspired adaptive superposition optimization for neural network training",
 AIMS Mathematics, 2026, with the number of its equation. Where the paper is mistaken,
-the docstring says how.
+the docstring says how. They lie in ``amplification``, ``convergence`` and
+``tunnelling``, and are all exported here: ``qiaso_jax.theory.kl_divergence``.
 
 Arguments mean the same everywhere:
 
