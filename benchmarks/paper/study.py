@@ -63,7 +63,7 @@ class Study:
     """Where runs are found and made."""
 
     profile: ProfileName = "cpu"
-    """smoke: a minute, on digits. cpu: hours on two cores. full: as in the paper."""
+    """smoke: minutes, on digits. cpu: hours on two cores. full: as in the paper."""
     results: Path = RESULTS
     """Where measurements lie."""
     work: Path = Path("runs/paper")
