@@ -8,26 +8,47 @@ Trains or computes what is missing for the profile and writes
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 
+from benchmarks import cli
 from benchmarks.cli import UserError
 from benchmarks.harness import records
-from benchmarks.paper import report
-from benchmarks.paper.study import RESULTS, ProfileName, Study, rounded
+from benchmarks.paper import report, theory
+from benchmarks.paper.figures import (
+    figure2,
+    figure4,
+    figure5,
+    figure6,
+    figure7,
+    figure8,
+)
+from benchmarks.paper.runs import rounded
+from benchmarks.paper.study import Study
+from benchmarks.paper.tables import (
+    cost,
+    robustness,
+    table1,
+    table2,
+    table3,
+    table4,
+    table5,
+    table6,
+)
 
-Name = Literal[
-    "table1", "table2", "table3", "table4", "table5", "table6",
-    "figure2", "figure4", "figure5", "figure6", "figure7", "figure8",
-    "theory", "robustness", "cost",
-]  # fmt: skip
-NAMES: tuple[str, ...] = get_args(Name)
+MODULES: dict[str, ModuleType] = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (
+        *(table1, table2, table3, table4, table5, table6),
+        *(figure2, figure4, figure5, figure6, figure7, figure8),
+        *(theory, robustness, cost),
+    )
+}
+"""Each with ``measure(study) -> dict`` and ``section(content)``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,61 +56,36 @@ class Command:
     """Measures one table, figure or theorem of the paper, or all, or reports."""
 
     name: Annotated[
-        Literal[Name, "all", "report"],  # type: ignore[valid-type]
+        Literal[*MODULES, "all", "report"],  # type: ignore[valid-type]
         tyro.conf.Positional,
     ]
-    profile: ProfileName = "cpu"
-    """smoke: a minute, on digits. cpu: hours on two cores. full: as in the paper."""
-    train: bool = True
-    """Train what is missing; otherwise tables say what is not there."""
-    results: Path = RESULTS
-    """Where measurements lie."""
-    work: Path = Path("runs/paper")
-    """Where unfinished runs lie; an interrupted one is continued."""
+    study: Annotated[Study, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=Study
+    )
     docs: Path = Path("docs")
     """Where ``report`` writes."""
-    data_dir: Path | None = None
-    cache_dir: Path | None = None
-
-
-def module(name: str) -> ModuleType:
-    """The module called ``name``: ``measure(study) -> dict``, ``section(content)``."""
-    if name == "theory":
-        return importlib.import_module("benchmarks.paper.theory")
-    room = "figures" if name.startswith("figure") else "tables"
-    return importlib.import_module(f"benchmarks.paper.{room}.{name}")
 
 
 def main(command: Command) -> None:
     """Runs ``command``; raises ``UserError`` for what a user can put right."""
     console = Console(stderr=True, soft_wrap=True)
+    study = command.study
     if command.name == "report":
-        path = report.write(command.results, command.docs, NAMES, module)
+        path = report.write(study.results, command.docs, MODULES)
         console.print(f"written: {path}", highlight=False)
         return
-    study = Study(
-        command.profile,
-        command.results,
-        command.work,
-        command.train,
-        command.data_dir,
-        command.cache_dir,
-    )
     try:
         # Before the hours that fill it.
         study.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--results {command.results}: {error}") from error
-    for name in NAMES if command.name == "all" else (command.name,):
-        content = rounded(module(name).measure(study)) | records.provenance()
+        raise UserError(f"--results {study.results}: {error}") from error
+    for name in MODULES if command.name == "all" else (command.name,):
+        content = rounded(MODULES[name].measure(study)) | records.provenance()
         path = study.folder / f"{name}.json"
-        records.write_json(path, {"profile": command.profile} | content)
+        records.write_json(path, {"profile": study.profile} | content)
         console.print(f"written: {path}", highlight=False)
-        print(module(name).section(content).body)
+        print(MODULES[name].section(content).body)
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Command, description=__doc__))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    cli.run(main, Command, __doc__)

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from benchmarks.harness.optimizers import REGISTRY
+OURS = ("qiaso-paper", "qiaso", "node-qiaso", "hybrid", "hybrid-muon")
+"""The optimizers of the harness that are QIASO."""
 
 
 class Form(NamedTuple):
-    """One row: a label, the paper's row it stands beside, and its settings.
-
-    These are changes to a ``benchmarks.settings.Experiment``, whose K is 30.
-    """
+    """One row: a label, and its changes to an ``Experiment``, whose K is 30."""
 
     label: str
-    paper: str
     settings: dict[str, Any]
 
     @property
-    def uses_gradients(self) -> bool:
-        """Whether any derivative is taken."""
-        return REGISTRY[self.settings["optimizer"]].uses_gradients
+    def paper(self) -> str:
+        """The paper's row it stands beside."""
+        optimizer = self.settings["optimizer"]
+        return "qiaso" if optimizer in OURS else optimizer
 
+
+BASELINES = {
+    "sgd": "SGD",
+    "adam": "Adam",
+    "nadam": "Nadam",
+    "rmsprop": "RMSprop",
+    "adamw": "AdamW",
+    "lion": "Lion",
+    "sophia": "Sophia",
+}
+"""What they are called."""
 
 RECIPE: dict[str, Any] = {
     "hidden": (512, 256),
@@ -91,59 +100,41 @@ shift is the customary one of CIFAR-10.
 """
 
 FORMS: dict[str, Form] = {
-    "sgd": Form("SGD", "sgd", {"optimizer": "sgd"}),
-    "adam": Form("Adam", "adam", {"optimizer": "adam"}),
-    "nadam": Form("Nadam", "nadam", {"optimizer": "nadam"}),
-    "rmsprop": Form("RMSprop", "rmsprop", {"optimizer": "rmsprop"}),
-    "adamw": Form("AdamW", "adamw", {"optimizer": "adamw"}),
-    "lion": Form("Lion", "lion", {"optimizer": "lion"}),
-    "sophia": Form("Sophia", "sophia", {"optimizer": "sophia"}),
-    "faithful": Form(
-        "QIASO, faithful", "qiaso", {"optimizer": "qiaso-paper", "sigma": 0.02}
-    ),
-    "working": Form("QIASO, working", "qiaso", {"optimizer": "qiaso"}),
-    "node": Form(
-        "QIASO, node space", "qiaso", {"optimizer": "node-qiaso", "batch_size": 512}
-    ),
-    "hybrid": Form("QIASO, hybrid with Adam", "qiaso", {"optimizer": "hybrid"}),
+    **{name: Form(label, {"optimizer": name}) for name, label in BASELINES.items()},
+    "faithful": Form("QIASO, faithful", {"optimizer": "qiaso-paper", "sigma": 0.02}),
+    "working": Form("QIASO, working", {"optimizer": "qiaso"}),
+    "node": Form("QIASO, node space", {"optimizer": "node-qiaso", "batch_size": 512}),
+    "hybrid": Form("QIASO, hybrid with Adam", {"optimizer": "hybrid"}),
     "node-recipe": Form(
         "QIASO, node space, 512-256, augmented",
-        "qiaso",
         {"optimizer": "node-qiaso", "examples": 0.9, **RECIPE},
     ),
     "adam-recipe": Form(
         "Adam, 512-256, augmented",
-        "adam",
         {"optimizer": "adam", **RECIPE, "learning_rate": 1e-3},
     ),
     "hybrid-wide": Form(
         "QIASO, hybrid with Adam, K = 2, 64-128-256, augmented",
-        "qiaso",
         {"optimizer": "hybrid", **CNN_RECIPE},
     ),
     "adam-wide": Form(
         "Adam, 64-128-256, augmented",
-        "adam",
         {"optimizer": "adam", **CNN_RECIPE},
     ),
     "hybrid-global": Form(
         "QIASO, hybrid with Adam, K = 2, 48-128-256-512, augmented",
-        "qiaso",
         {"optimizer": "hybrid", "examples": 0.25, **GLOBAL_RECIPE},
     ),
     "hybrid-muon": Form(
         "QIASO, hybrid with Muon, K = 2, 64-256-256-512, augmented",
-        "qiaso",
         {"optimizer": "hybrid-muon", "examples": 0.125, **MUON_RECIPE},
     ),
     "hybrid-deep": Form(
         "QIASO, hybrid with Muon, K = 2, 24-64²-256⁴, augmented",
-        "qiaso",
         {"optimizer": "hybrid-muon", "examples": 0.125, **DEEP_RECIPE},
     ),
     "muon-deep": Form(
         "Muon, 24-64²-256⁴, augmented",
-        "muon",
         {"optimizer": "muon", **DEEP_RECIPE},
     ),
 }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,40 +34,37 @@ not held against a claim, but counts as *not measured*.
 """
 
 
-def write(
-    results: Path, docs: Path, names: Sequence[str], module: Callable[[str], ModuleType]
-) -> Path:
+def write(results: Path, docs: Path, modules: Mapping[str, ModuleType]) -> Path:
     """Writes the page and its figures into ``docs``; returns the page.
 
     Raises:
       UserError: There is nothing to report.
     """
-    stored = {name: content for name in names if (content := best(results, name))}
+    stored = {name: content for name in modules if (content := best(results, name))}
     if not stored:
         raise UserError(
             f"{results} holds no measurement of the profiles {', '.join(PREFERENCE)}: "
             "run python -m benchmarks.paper all first"
         )
-    sections = {name: module(name).section(c) for name, c in stored.items()}
-    figures = docs / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
-    for section in sections.values():
-        for file, figure in section.figures.items():
-            # Without the version of matplotlib, so that the same numbers give the same
-            # file.
-            figure.savefig(figures / file, dpi=80, metadata={"Software": None})
-    absent = [name for name in names if name not in stored]
+    sections = {name: modules[name].section(c) for name, c in stored.items()}
+    draw(docs / "figures", sections)
     parts = [INTRODUCTION, ledger(sections), "## The forms of QIASO\n\n" + LEGEND]
     parts += [chapter(name, stored[name], sections[name]) for name in stored]
-    if absent:
-        parts.append(
-            "## Not measured\n\n"
-            + "\n".join(f"- `python -m benchmarks.paper {name}`" for name in absent)
-            + "\n"
-        )
+    if absent := [name for name in modules if name not in stored]:
+        commands = "".join(f"- `python -m benchmarks.paper {n}`\n" for n in absent)
+        parts.append(f"## Not measured\n\n{commands}")
     page = docs / PAGE
     records.write_text(page, "\n".join(parts))
     return page
+
+
+def draw(folder: Path, sections: Mapping[str, Section]) -> None:
+    """Writes all figures; the same numbers give the same files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for section in sections.values():
+        for file, figure in section.figures.items():
+            # Without the version of matplotlib.
+            figure.savefig(folder / file, dpi=80, metadata={"Software": None})
 
 
 def best(results: Path, name: str) -> dict[str, Any] | None:
@@ -88,9 +86,7 @@ def ledger(sections: dict[str, Section]) -> str:
         for name, section in sections.items()
         for v in section.verdicts
     ]
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row[2]] = counts.get(row[2], 0) + 1
+    counts = Counter(word for _, _, word, _ in rows)
     summary = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
     head = ("the paper says", "we find", "verdict", "where")
     return f"## Ledger\n\n{len(rows)} claims: {summary}.\n\n" + table(head, rows)

@@ -38,6 +38,11 @@ class Section(NamedTuple):
     figures: Mapping[str, Figure] = MappingProxyType({})
 
 
+def reproduced(holds: bool, otherwise: Word = "not reproduced") -> Word:
+    """The word for a claim that either holds or does not."""
+    return "reproduced" if holds else otherwise
+
+
 def judged(holds: bool, form: str, protocol: str = FULL_LENGTH) -> Word:
     """The word for a claim on QIASO that ``form`` was held to.
 
@@ -47,3 +52,20 @@ def judged(holds: bool, form: str, protocol: str = FULL_LENGTH) -> Word:
         full = protocol.startswith(FULL_LENGTH) and "examples" not in protocol
         return "not reproduced" if full else "not measured"
     return "reproduced" if form == "faithful" else "reproduced by another method"
+
+
+def judged_either(faithful: bool, another: bool) -> Word:
+    """The word for a claim that the faithful form bears out, or another method."""
+    return reproduced(
+        faithful, "reproduced by another method" if another else "not reproduced"
+    )
+
+
+def share(part: float) -> str:
+    """A share in percent, with zero and one told from what rounds to them."""
+    percent = 100 * part
+    if 0 < percent < 0.01:
+        return "under 0.01 %"
+    if 99.99 < percent < 100:
+        return "over 99.99 %"
+    return f"{percent:.3g} %"

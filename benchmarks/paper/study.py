@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal
 
-import numpy as np
 from rich.console import Console
 
 from benchmarks import train
@@ -26,30 +26,10 @@ from benchmarks.paper.forms import (
     MLP_RECIPES,
     network,
 )
+from benchmarks.paper.runs import Protocol, Run, as_stored, packed, read_run
 
 ProfileName = Literal["smoke", "cpu", "full"]
-PROFILES: tuple[str, ...] = get_args(ProfileName)
 RESULTS = Path(__file__).parents[1] / "results" / "paper"
-CURVES = ("train_loss", "test_loss", "test_accuracy")
-DIGITS = 5
-"""Significant digits of the numbers kept."""
-
-
-class Protocol(NamedTuple):
-    """How long, how often and on how much data a row is trained."""
-
-    epochs: int
-    seeds: int
-    limit: int | None = None
-
-    def __str__(self) -> str:
-        def of(number: int, what: str) -> str:
-            return f"{number} {what}" + ("" if number == 1 else "s")
-
-        on = "" if self.limit is None else f", {self.limit:,} examples"
-        return f"{of(self.epochs, 'epoch')}, {of(self.seeds, 'seed')}{on}"
-
-
 FULL = Protocol(100, 10)
 
 
@@ -78,33 +58,18 @@ def protocol(profile: ProfileName, dataset: str, form: str) -> Protocol:
     return Protocol(5, 1, 10_000)
 
 
-class Run(NamedTuple):
-    """What a run of the harness left: its settings and ``[epochs, seeds]`` curves."""
-
-    experiment: dict[str, Any]
-    curves: dict[str, np.ndarray]
-    seconds_per_epoch: float
-    sample_forwards: float
-
-    @property
-    def protocol(self) -> Protocol:
-        """As it was really trained."""
-        epochs, seeds = self.curves["test_accuracy"].shape
-        return Protocol(epochs, seeds, self.experiment["limit"])
-
-    def final(self, curve: str, seeds: int | None = None) -> np.ndarray:
-        """The last epoch's values, one for each of the first ``seeds`` seeds."""
-        return self.curves[curve][-1, :seeds]
-
-
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Where runs are found and made. Without ``train``, missing ones stay missing."""
+    """Where runs are found and made."""
 
-    profile: ProfileName
+    profile: ProfileName = "cpu"
+    """smoke: minutes, on digits. cpu: hours on two cores. full: as in the paper."""
     results: Path = RESULTS
+    """Where measurements lie."""
     work: Path = Path("runs/paper")
+    """Where unfinished runs lie; an interrupted one is continued."""
     train: bool = True
+    """Train what is missing; otherwise tables say what is not there."""
     data_dir: Path | None = None
     cache_dir: Path | None = None
 
@@ -157,10 +122,9 @@ class Study:
         parts = [f"{k}={v}" for k, v in changes.items() if k not in ("seeds", "epochs")]
         name = "-".join([dataset, form, *parts]).replace("_", "-")
         path = self.folder / "runs" / f"{name}.json"
-        settings = json.loads(json.dumps(dataclasses.asdict(experiment)))
         if path.exists():
             run = read_run(path)
-            if run.experiment == settings:
+            if run.experiment == as_stored(experiment):
                 return run
             if not self.train:
                 raise UserError(
@@ -170,69 +134,37 @@ class Study:
         if not self.train:
             return None
         folder = self.work / self.profile / name
-        status = train.run(
-            Command(
-                experiment,
-                output=folder,
-                resume=(folder / "config.json").exists(),
-                checkpoint_every=10,
-                data_dir=self.data_dir,
-                cache_dir=self.cache_dir,
-            ),
-            Console(stderr=True, soft_wrap=True),
-        )
-        if status:
-            raise SystemExit(status)
+        self.train_into(folder, experiment)
         path.parent.mkdir(parents=True, exist_ok=True)
         records.write_text(path, json.dumps(packed(folder)) + "\n")
         return read_run(path)
 
+    def train_into(self, folder: Path, experiment: Experiment) -> None:
+        """Trains, from where an interrupted run in ``folder`` stopped."""
+        command = Command(
+            experiment,
+            output=folder,
+            resume=(folder / "config.json").exists(),
+            checkpoint_every=10,
+            data_dir=self.data_dir,
+            cache_dir=self.cache_dir,
+        )
+        status = train.run(command, Console(stderr=True, soft_wrap=True))
+        if status:
+            raise SystemExit(status)
 
-def packed(folder: Path) -> dict[str, Any]:
-    """The output folder of a finished run of ``benchmarks.train`` as one record."""
-    history = records.read(folder / "metrics.jsonl")
-    content = json.loads((folder / "config.json").read_text())
-    del content["experiment"]["data"]
-    # The first epoch of a process includes what is only done once.
-    seconds = [record["timing"]["seconds"] for record in history]
-    return content | {
-        "curves": {
-            name: [rounded(record[name]) for record in history] for name in CURVES
-        },
-        "seconds_per_epoch": float(np.median(seconds)),
-        "sample_forwards": history[-1]["sample_forwards"],
-    }
-
-
-def rounded(values: Any) -> Any:
-    """Numbers, in nested lists or dictionaries, to ``DIGITS`` significant digits."""
-    if isinstance(values, dict):
-        return {name: rounded(value) for name, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [rounded(value) for value in values]
-    if isinstance(values, np.ndarray):
-        return rounded(values.tolist())
-    if isinstance(values, float | np.floating):
-        return float(f"{values:.{DIGITS}g}")
-    return values
-
-
-def read_run(path: Path) -> Run:
-    """Reads what ``packed`` made.
-
-    A setting that came after the run was made is at its default, which changes nothing.
-    """
-    content = json.loads(path.read_text())
-    defaults = json.loads(json.dumps(dataclasses.asdict(Experiment())))
-    return Run(
-        experiment=defaults | content["experiment"],
-        curves={name: np.array(values) for name, values in content["curves"].items()},
-        seconds_per_epoch=content["seconds_per_epoch"],
-        sample_forwards=content["sample_forwards"],
-    )
-
-
-def missing(study: Study, dataset: str, form: str) -> str:
-    """What it would take to fill a row that has no run."""
-    e = study.experiment(dataset, form)
-    return f"not run: {Protocol(e.epochs, e.seeds, e.limit)}"
+    def row(
+        self,
+        dataset: str,
+        form: str,
+        keep: Callable[[Run], dict[str, Any]],
+        **changes: Any,
+    ) -> dict[str, Any]:
+        """A row of a table: what ``keep`` takes from its run, or what is missing."""
+        row = {"dataset": dataset, "form": form}
+        run = self.run(dataset, form, **changes)
+        if run is None:
+            e = self.experiment(dataset, form)
+            missing = f"not run: {Protocol(e.epochs, e.seeds, e.limit)}"
+            return row | {"missing": missing}
+        return row | {"protocol": str(run.protocol)} | keep(run)

@@ -1,5 +1,6 @@
 """The paper's tables and figures: smoke runs, statistics, verdicts, the report."""
 
+import dataclasses
 import itertools
 import json
 
@@ -10,12 +11,29 @@ import scipy.stats
 
 from benchmarks import train
 from benchmarks.cli import UserError
+from benchmarks.harness import records
 from benchmarks.paper import __main__ as command
 from benchmarks.paper import report, statistics, study
 from benchmarks.paper.figures import figure4
+from benchmarks.paper.runs import Protocol, rounded
 from benchmarks.paper.section import Section, Verdict, Word
-from benchmarks.paper.study import Protocol, Study
-from benchmarks.paper.tables import robustness, table1, table2, table3, table4, table6
+from benchmarks.paper.study import Study
+from benchmarks.paper.tables import (
+    accuracies,
+    cost,
+    robustness,
+    table1,
+    table2,
+    table4,
+    table5,
+    table6,
+)
+
+TRAINED = (
+    *("table1", "table2", "table3", "table4", "table6"),
+    *("figure4", "figure7", "figure8", "robustness"),
+)
+"""The names whose numbers are from runs of the training harness."""
 
 
 @pytest.fixture(scope="module")
@@ -25,27 +43,52 @@ def smoke(tmp_path_factory):
     return Study("smoke", results=folder / "results", work=folder / "work")
 
 
-def measured(smoke):
-    """Every module's content, measured and read back from its file."""
-    arguments = {"results": smoke.results, "work": smoke.work}
-    with jax.numpy_rank_promotion("allow"):  # evosax's CMA-ES, in table5
-        command.main(command.Command(name="all", profile="smoke", **arguments))
+def leave_curves(order, console):
+    """Leaves what ``train.run`` does, without training."""
+    experiment = order.experiment
+    rng = np.random.default_rng(0)
+    losses, accuracies = rng.random((2, experiment.epochs, experiment.seeds)).tolist()
+    identity = dataclasses.asdict(experiment) | {"data": ""}
+    order.output.mkdir(parents=True)
+    records.write_json(order.output / "config.json", {"experiment": identity})
+    for epoch in range(experiment.epochs):
+        record = {
+            "train_loss": losses[epoch],
+            "test_loss": losses[epoch],
+            "test_accuracy": accuracies[epoch],
+            "timing": {"seconds": 1.0},
+            "sample_forwards": 1.0,
+        }
+        records.append(order.output / "metrics.jsonl", record)
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory):
+    """What the command stores of all that is trained, read back."""
+    folder = tmp_path_factory.mktemp("stored")
+    modules = {name: command.MODULES[name] for name in TRAINED}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "run", leave_curves)
+        patch.setattr(command, "MODULES", modules)
+        command.main(command.Command("all", Study("smoke", folder, folder)))
     return {
-        name: json.loads((smoke.folder / f"{name}.json").read_text())
-        for name in command.NAMES
+        name: json.loads((folder / f"smoke/{name}.json").read_text())
+        for name in modules
     }
 
 
-def test_smoke(smoke, tmp_path):
-    """Every name runs, and its section and the page follow from stored files alone."""
-    contents = measured(smoke)
-    for name, content in contents.items():
-        assert content["profile"] == "smoke"
-        assert {"machine", "versions", "revision", "date"} <= content.keys()
-        section = command.module(name).section(content)
-        assert section.body.strip()
-        assert all(verdict.word in Word.__args__ for verdict in section.verdicts)
+@pytest.mark.parametrize("name", TRAINED)
+def test_smoke(contents, name):
+    """The command runs, and its section follows from the stored file alone."""
+    content = contents[name]
+    assert content["profile"] == "smoke"
+    assert {"machine", "versions", "revision", "date"} <= content.keys()
+    section = command.MODULES[name].section(content)
+    assert section.body.strip()
+    assert all(verdict.word in Word.__args__ for verdict in section.verdicts)
 
+
+def test_the_page_follows_from_stored_files_alone(contents, tmp_path):
     results = tmp_path / "results"
     (results / "cpu").mkdir(parents=True)
     left_out = "table4"
@@ -53,7 +96,7 @@ def test_smoke(smoke, tmp_path):
         (results / "cpu" / f"{name}.json").write_text(json.dumps(contents[name]))
     pages = []
     for docs in (tmp_path / "a", tmp_path / "b"):
-        path = report.write(results, docs, command.NAMES, command.module)
+        path = report.write(results, docs, command.MODULES)
         picture = (docs / "figures/figure8_ablation.png").read_bytes()
         pages.append((path.read_text(), picture))
     assert pages[0] == pages[1]
@@ -64,6 +107,53 @@ def test_smoke(smoke, tmp_path):
         f"- `python -m benchmarks.paper {left_out}`" in text.split("## Not measured")[1]
     )
     assert "figures/figure8_ablation.png" in text
+
+
+def test_the_page_in_the_docs_is_that_of_the_stored_results(tmp_path):
+    page = report.write(study.RESULTS, tmp_path, command.MODULES)
+    docs = study.RESULTS.parents[2] / "docs"
+    assert page.read_text() == (docs / report.PAGE).read_text()
+    for figure in (tmp_path / "figures").iterdir():
+        assert (docs / "figures" / figure.name).exists()
+
+
+def test_cost_is_measured_and_told(smoke, monkeypatch):
+    monkeypatch.setattr(cost, "GROUPS", {"batches of 512": (512, {"adam": {}})})
+    content = cost.measure(smoke)
+    (row,) = content["rows"]
+    assert row["ratio"] == row["cpu_ratio"] == 1
+    assert row["sample_forwards"] == 3
+    assert "| Adam | batches of 512 |" in cost.section(content).body
+
+
+class TestTable5:
+    def test_steps_run_and_take_memory(self):
+        for step in (table5.step(4, 32, chunk=None), table5.step(4, 32, chunk=1)):
+            step.call()
+            assert step.bytes > 0
+        with jax.numpy_rank_promotion("allow"):  # evosax's CMA-ES
+            table5.cma_es_step(8).call()
+
+    def test_verdicts_follow_the_exponents(self, smoke, monkeypatch):
+        def step(num_candidates, num_weights, chunk):
+            return table5.Step(lambda: None, num_candidates * num_weights)
+
+        def cma_es_step(num_weights):
+            return table5.Step(lambda: None, num_weights**2)
+
+        monkeypatch.setattr(table5, "step", step)
+        monkeypatch.setattr(table5, "cma_es_step", cma_es_step)
+        monkeypatch.setattr(cost, "measure", lambda study: {"rows": []})
+        content = table5.measure(smoke)
+        linear, quadratic = content["rows"][0], content["rows"][-1]
+        assert linear["memory_exponent"] == pytest.approx(1)
+        assert quadratic["memory_exponent"] == pytest.approx(2)
+        for row in content["rows"]:
+            row["time_exponent"] = row["memory_exponent"]
+        words = [verdict.word for verdict in table5.section(content).verdicts]
+        assert words == [*["reproduced"] * 3, "contradictory"]
+        linear["time_exponent"] = 2
+        assert table5.section(content).verdicts[0].word == "not reproduced"
 
 
 def test_report_prefers_the_full_profile(tmp_path):
@@ -77,11 +167,11 @@ def test_report_prefers_the_full_profile(tmp_path):
 
 def test_report_of_nothing_and_of_damage(tmp_path):
     with pytest.raises(UserError, match="holds no measurement"):
-        report.write(tmp_path, tmp_path, command.NAMES, command.module)
+        report.write(tmp_path, tmp_path, command.MODULES)
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu/table1.json").write_text('{"rows": [')
     with pytest.raises(UserError, match=r"table1\.json is damaged"):
-        report.write(tmp_path, tmp_path, command.NAMES, command.module)
+        report.write(tmp_path, tmp_path, command.MODULES)
 
 
 def test_results_that_cannot_be_written_are_refused_before_training(
@@ -90,7 +180,7 @@ def test_results_that_cannot_be_written_are_refused_before_training(
     monkeypatch.setattr(table1, "measure", lambda study: pytest.fail("it measured"))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--results .*file: "):
-        command.main(command.Command("table1", results=tmp_path / "file"))
+        command.main(command.Command("table1", Study("cpu", tmp_path / "file")))
 
 
 def test_a_row_that_the_paper_does_not_have_stands_beside_no_figure():
@@ -98,7 +188,7 @@ def test_a_row_that_the_paper_does_not_have_stands_beside_no_figure():
         {"dataset": "digits", "form": form, "accuracy": [98.5], "protocol": "p"}
         for form in ("adam", "muon-deep")
     ]
-    text = table3.accuracy_table(rows, {"mnist": {"adam": (98.4, 0.1)}})
+    text = accuracies.accuracy_table(rows, {"mnist": {"adam": (98.4, 0.1)}})
     adam, muon = text.splitlines()[2:]
     assert adam == "| digits | Adam | 98.4 ± 0.1 | 98.50 | p |"
     assert muon == "| digits | Muon, 24-64²-256⁴, augmented |  | 98.50 | p |"
@@ -177,7 +267,7 @@ class TestStudy:
 
     def test_rounding(self):
         values = {"a": [1.23456789, 3], "b": np.array([1e-9 / 3])}
-        assert study.rounded(values) == {"a": [1.2346, 3], "b": [3.3333e-10]}
+        assert rounded(values) == {"a": [1.2346, 3], "b": [3.3333e-10]}
 
 
 class TestStatistics:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.paper.figures import figure2, figure5, figure6, rastrigin_traces
-from benchmarks.paper.study import Study, rounded
+from benchmarks.paper.runs import rounded
+from benchmarks.paper.study import Study
 
 
 def measured(module, tmp_path_factory):
@@ -72,7 +73,7 @@ class TestFigure2:
 
     def test_rising_steps_are_counted(self):
         expected = np.array([[3.0, 2.0, 2.5, 1.0, 1.0], [5.0, 6.0, 7.0, 8.0, 9.0]])
-        kept = figure2.losses_kept(expected, expected - 1, 10)
+        kept = figure2.losses_kept((expected, expected - 1), 10)
         np.testing.assert_array_equal(kept["rising"], [0.25, 1])
         np.testing.assert_array_equal(kept["best_ever"], [0, 4])
         assert kept["population"] == 2

@@ -8,17 +8,15 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from benchmarks.markdown import table
+from benchmarks.paper.columns import Row, tabulated
 from benchmarks.paper.figures.rastrigin_traces import (
     LEGEND,
-    judged,
     paper_settings,
     trace,
     working_settings,
 )
-from benchmarks.paper.section import Section, Verdict
+from benchmarks.paper.section import Section, Verdict, judged_either, reproduced, share
 from benchmarks.paper.study import Study
-from benchmarks.paper.theory.findings import share
 from benchmarks.rastrigin.methods import HALF_WIDTH, WORKING_SIGMA
 
 START = (-3.2, 4.1)
@@ -75,56 +73,45 @@ def counted(where: np.ndarray) -> dict[str, Any]:
 def section(content: dict[str, Any]) -> Section:
     """The six densities, and how far they reach."""
     panels = content["panels"]
-    rows = [
-        (name, *(share(panel[key]) for key in ("cells", "minima", "global")))
-        for name, panel in panels.items()
-    ]
-    body = (
+    reach = tabulated(
+        [{"setting": name, **panel} for name, panel in panels.items()],
+        ("setting", "{setting}"),
+        ("cells visited", lambda row: share(row["cells"])),
+        ("basins visited", lambda row: share(row["minima"])),
+        ("candidates in the global basin", lambda row: share(row["global"])),
+    )
+    return Section(
+        "Figure 5: density of exploration",
         f"{content['steps']} iterations with K = 30 from {START} on the 2-D Rastrigin "
         f"function, {content['seeds']} seeds. The square is cut into "
         f"{content['bins']}² cells and the basins of {len(MINIMA) ** 2} minima.\n\n"
-        + table(
-            (
-                "setting",
-                "cells visited",
-                "basins visited",
-                "candidates in the global basin",
-            ),
-            rows,
-        )
-    )
-    verdicts = [_explored(panels), _varied(panels)]
-    return Section(
-        "Figure 5: density of exploration",
-        body + "\n" + LEGEND,
-        verdicts,
+        f"{reach}\n{LEGEND}",
+        [explored(panels), varied(panels)],
         {"figure5.png": figure(content)},
     )
 
 
-def _explored(panels: dict[str, Any]) -> Verdict:
+def explored(panels: dict[str, Row]) -> Verdict:
+    """Whether candidates reach most basins, at the printed or at other settings."""
     reached = {name: panel["minima"] for name, panel in panels.items()}
     printed, *others = reached
-    widest = max(others, key=lambda name: reached[name])
+    widest = max(others, key=reached.__getitem__)
     return Verdict(
         "Figure 5: QIASO's candidates explore the Rastrigin surface",
         f"{share(reached[printed])} of the basins at the printed settings "
         f"({printed}), {share(reached[widest])} with {widest}",
-        judged(reached[printed] >= EXPLORED, reached[widest] >= EXPLORED),
+        judged_either(reached[printed] >= EXPLORED, reached[widest] >= EXPLORED),
     )
 
 
-def _varied(panels: dict[str, Any]) -> Verdict:
+def varied(panels: dict[str, Row]) -> Verdict:
+    """Whether all other faithful settings reach more cells than the printed."""
     faithful = {k: v["cells"] for k, v in panels.items() if k.startswith("faithful")}
     printed, *others = faithful.values()
     return Verdict(
         "Figure 5: the exploration parameters govern the density",
         "cells visited: " + ", ".join(f"{share(x)} ({k})" for k, x in faithful.items()),
-        "not measured"
-        if not others
-        else "reproduced"
-        if all(other > printed for other in others)
-        else "not reproduced",
+        reproduced(min(others) > printed) if others else "not measured",
     )
 
 

@@ -12,7 +12,7 @@ from benchmarks.paper.forms import FORMS, QIASO, recipes
 from benchmarks.paper.section import Section
 from benchmarks.paper.study import Study
 from benchmarks.paper.tables import table4
-from benchmarks.paper.tables.table3 import accuracies
+from benchmarks.paper.tables.accuracies import accuracies
 
 
 def measure(study: Study) -> dict[str, Any]:

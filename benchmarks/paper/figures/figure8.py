@@ -9,13 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from benchmarks.paper.section import Section
-from benchmarks.paper.study import Study
 from benchmarks.paper.tables import table6
 
-
-def measure(study: Study) -> dict[str, Any]:
-    """The runs of Table 6."""
-    return table6.measure(study)
+measure = table6.measure
 
 
 def section(content: dict[str, Any]) -> Section:

@@ -11,7 +11,6 @@ import numpy as np
 import optax
 
 import qiaso_jax
-from benchmarks.paper.section import Word
 from benchmarks.rastrigin.methods import HALF_WIDTH, PAPER, rastrigin
 
 PAPER_K = PAPER["num_candidates"]
@@ -89,10 +88,3 @@ def first_to_last(num_steps: int, number: int, logarithmic: bool) -> np.ndarray:
     """At most ``number`` steps from the first to the last, by their index."""
     spaced = np.geomspace if logarithmic else np.linspace
     return np.unique(np.round(spaced(1, num_steps, number)).astype(int)) - 1
-
-
-def judged(faithful: bool, working: bool) -> Word:
-    """The word for a claim, by which of the two forms bears it out."""
-    if faithful:
-        return "reproduced"
-    return "reproduced by another method" if working else "not reproduced"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.markdown import table
+from benchmarks.paper.columns import Row, label, ours, protocol, tabulated
 from benchmarks.paper.forms import FORMS, QIASO, recipes
+from benchmarks.paper.runs import Run
 from benchmarks.paper.section import Section, Verdict, judged
-from benchmarks.paper.study import Study, missing
+from benchmarks.paper.study import Study
 
 PAPER = {
     ("mnist", "sgd"): (98.1, 0.044, 0.81),
@@ -29,62 +30,39 @@ BASELINES = {
 
 def measure(study: Study) -> dict[str, Any]:
     """One row for each dataset and optimizer of the table, QIASO in four forms."""
-    rows = []
-    for dataset in study.datasets:
-        for form in (*BASELINES[dataset], *QIASO, *recipes(dataset)):
-            run = study.run(dataset, form)
-            row: dict[str, Any] = {"dataset": dataset, "form": form}
-            if run is None:
-                rows.append(row | {"missing": missing(study, dataset, form)})
-                continue
-            seeds = run.protocol.seeds
-            rows.append(
-                row
-                | {
-                    "protocol": str(run.protocol),
-                    "accuracy": 100 * float(run.final("test_accuracy").mean()),
-                    "loss": float(run.final("train_loss").mean()),
-                    "seconds": run.seconds_per_epoch / seeds,
-                }
-            )
+    rows = [
+        study.row(dataset, form, kept)
+        for dataset in study.datasets
+        for form in (*BASELINES[dataset], *QIASO, *recipes(dataset))
+    ]
     return {"rows": rows}
+
+
+def kept(run: Run) -> dict[str, float]:
+    """Means over seeds, and seconds of one of them."""
+    return {
+        "accuracy": 100 * run.final("test_accuracy").mean(),
+        "loss": run.final("train_loss").mean(),
+        "seconds": run.seconds_per_epoch / run.protocol.seeds,
+    }
 
 
 def section(content: dict[str, Any]) -> Section:
     """The table beside the paper's."""
-    lines = []
-    for row in content["rows"]:
-        accuracy, loss, seconds = claimed(row["dataset"], row["form"]) or ("",) * 3
-        measured = "accuracy" in row
-        lines.append(
-            [
-                row["dataset"],
-                FORMS[row["form"]].label,
-                accuracy,
-                f"{row['accuracy']:.2f}" if measured else "",
-                loss,
-                f"{row['loss']:.4f}" if measured else "",
-                seconds,
-                f"{row['seconds']:.2f}" if measured else "",
-                row["protocol"] if measured else row["missing"],
-            ]
-        )
-    body = (
-        table(
-            (
-                "dataset",
-                "optimizer",
-                "paper: accuracy, %",
-                "ours",
-                "paper: final loss",
-                "ours (training)",
-                "paper: s per epoch",
-                "ours, per seed",
-                "protocol",
-            ),
-            lines,
-        )
-        + "\nOur seconds are of an epoch of the examples named in the protocol, on the "
+    body = tabulated(
+        content["rows"],
+        ("dataset", "{dataset}"),
+        ("optimizer", label),
+        ("paper: accuracy, %", lambda row: claimed(row)[0]),
+        ("ours", ours("{accuracy:.2f}")),
+        ("paper: final loss", lambda row: claimed(row)[1]),
+        ("ours (training)", ours("{loss:.4f}")),
+        ("paper: s per epoch", lambda row: claimed(row)[2]),
+        ("ours, per seed", ours("{seconds:.2f}")),
+        ("protocol", protocol),
+    )
+    body += (
+        "\nOur seconds are of an epoch of the examples named in the protocol, on the "
         "machine above, with all seeds trained side by side and divided by their "
         "number; the paper's are of an RTX 3090. `cost` compares them under equal "
         "conditions.\n"
@@ -92,29 +70,27 @@ def section(content: dict[str, Any]) -> Section:
     return Section("Table 2: accuracy, loss and time", body, verdicts(content))
 
 
-def claimed(dataset: str, form: str) -> tuple[float, float, float] | None:
+def claimed(row: Row) -> tuple[object, object, object]:
     """The paper's figures for a row, if it has any; digits stands in for MNIST."""
-    return PAPER.get(("mnist" if dataset == "digits" else dataset, FORMS[form].paper))
+    dataset = "mnist" if row["dataset"] == "digits" else row["dataset"]
+    return PAPER.get((dataset, FORMS[row["form"]].paper), ("", "", ""))
 
 
 def verdicts(content: dict[str, Any]) -> list[Verdict]:
-    """One for each form and dataset."""
-    result = []
-    for row in content["rows"]:
-        figures = claimed(row["dataset"], row["form"])
-        if FORMS[row["form"]].paper != "qiaso" or figures is None:
-            continue
-        target = figures[0]
-        label = FORMS[row["form"]].label
-        claim = f"Table 2: QIASO reaches {target} % on {row['dataset']} ({label})"
-        if "accuracy" not in row:
-            result.append(Verdict(claim, row["missing"], "not measured"))
-            continue
-        result.append(
-            Verdict(
-                claim,
-                f"{row['accuracy']:.2f} % ({row['protocol']})",
-                judged(row["accuracy"] >= target - 0.1, row["form"], row["protocol"]),
-            )
-        )
-    return result
+    """One for each form of QIASO and dataset."""
+    return [
+        verdict(row) for row in content["rows"] if FORMS[row["form"]].paper == "qiaso"
+    ]
+
+
+def verdict(row: Row) -> Verdict:
+    """Whether one form reaches the paper's accuracy."""
+    target: Any = claimed(row)[0]
+    claim = f"Table 2: QIASO reaches {target} % on {row['dataset']} ({label(row)})"
+    if "missing" in row:
+        return Verdict(claim, row["missing"], "not measured")
+    return Verdict(
+        claim,
+        f"{row['accuracy']:.2f} % ({row['protocol']})",
+        judged(row["accuracy"] >= target - 0.1, row["form"], row["protocol"]),
+    )

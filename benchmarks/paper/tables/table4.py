@@ -8,10 +8,11 @@ import numpy as np
 
 from benchmarks.markdown import table
 from benchmarks.paper import statistics
+from benchmarks.paper.columns import Cell, Row, label, tabulated
 from benchmarks.paper.forms import FORMS, QIASO, recipes
-from benchmarks.paper.section import Section, Verdict, judged
+from benchmarks.paper.section import Section, Verdict, judged, reproduced
 from benchmarks.paper.study import Study
-from benchmarks.paper.tables.table3 import accuracies, accuracy_table
+from benchmarks.paper.tables.accuracies import accuracies, accuracy_table
 
 BASELINES = ("adam", "sgd", "rmsprop")
 RUNS = 10
@@ -40,49 +41,51 @@ PAPER = {
 
 def measure(study: Study) -> dict[str, Any]:
     """Accuracies of all seeds for every dataset and optimizer."""
-    rows = accuracies(study, (*BASELINES, *QIASO))
+    rows = accuracies(study, (*BASELINES, *QIASO), study.datasets)
     for dataset in study.datasets:
         rows += accuracies(study, recipes(dataset), (dataset,))
     return {"rows": rows}
 
 
-def comparisons(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each form of QIASO against each baseline of its dataset, with Holm's p.
-
-    The correction is over the three baselines of one form and dataset.
-    """
-    rows = [row for row in rows if "accuracy" in row]
-    keys = [(row["dataset"], row["form"]) for row in rows]
-    measured = {k: np.array(r["accuracy"]) for k, r in zip(keys, rows, strict=True)}
-    protocols = {k: row["protocol"] for k, row in zip(keys, rows, strict=True)}
+def comparisons(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """For each dataset and form of QIASO, its comparisons with the baselines."""
+    measured = {(row["dataset"], row["form"]): row for row in rows if "accuracy" in row}
     result = []
     for dataset in dict.fromkeys(dataset for dataset, _ in measured):
-        for form in QIASO:
-            rivals = [b for b in BASELINES if (dataset, b) in measured]
-            if (dataset, form) not in measured or not rivals:
-                continue
-            ours = measured[dataset, form]
-            raw = [statistics.welch(ours, measured[dataset, b]) for b in rivals]
-            for rival, p, corrected in zip(
-                rivals, raw, statistics.holm(raw), strict=True
-            ):
-                theirs = measured[dataset, rival]
-                result.append(
-                    {
-                        "dataset": dataset,
-                        "form": form,
-                        "baseline": rival,
-                        "protocols": (
-                            protocols[dataset, form],
-                            protocols[dataset, rival],
-                        ),
-                        "difference": float(ours.mean() - theirs.mean()),
-                        "effect": statistics.hedges_g(ours, theirs),
-                        "p": p,
-                        "holm": corrected,
-                    }
-                )
+        rivals = [measured[dataset, b] for b in BASELINES if (dataset, b) in measured]
+        if rivals:
+            result += [
+                compared(measured[dataset, form], rivals)
+                for form in QIASO
+                if (dataset, form) in measured
+            ]
     return result
+
+
+def compared(row: Row, rivals: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One form against each of its baselines, with Holm's p over these."""
+    ours = np.array(row["accuracy"])
+    theirs = [np.array(rival["accuracy"]) for rival in rivals]
+    raw = [statistics.welch(ours, values) for values in theirs]
+    return [
+        {
+            **row,
+            "baseline": FORMS[rival["form"]].label,
+            "unequal": unequal(row["protocol"], rival["protocol"]),
+            "difference": ours.mean() - values.mean(),
+            "effect": statistics.hedges_g(ours, values),
+            "p": p,
+            "holm": corrected,
+        }
+        for rival, values, p, corrected in zip(
+            rivals, theirs, raw, statistics.holm(raw), strict=True
+        )
+    ]
+
+
+def unequal(ours: str, theirs: str) -> str:
+    """The two protocols, where they are not the same."""
+    return "" if ours == theirs else f"{ours} against {theirs}"
 
 
 def implied(dataset: str, baseline: str) -> float:
@@ -94,101 +97,71 @@ def implied(dataset: str, baseline: str) -> float:
 
 def section(content: dict[str, Any]) -> Section:
     """Accuracies, tests, and the p-values that the paper's own figures imply."""
-    tests = [
-        [
-            c["dataset"],
-            FORMS[c["form"]].label,
-            FORMS[c["baseline"]].label,
-            f"{c['difference']:+.2f}",
-            number(c["effect"], "+.1f"),
-            number(c["p"], ".1e"),
-            number(c["holm"], ".1e"),
-            unequal(c["protocols"]),
-        ]
-        for c in comparisons(content["rows"])
-    ]
+    tests = tabulated(
+        [test for tests in comparisons(content["rows"]) for test in tests],
+        ("dataset", "{dataset}"),
+        ("form", label),
+        ("against", "{baseline}"),
+        ("points", "{difference:+.2f}"),
+        ("g", number("effect", "+.1f")),
+        ("p", number("p", ".1e")),
+        ("p (Holm)", number("holm", ".1e")),
+        ("unequal protocols", "{unequal}"),
+    )
     printed = [
         [dataset, FORMS[b].label, PAPER[dataset][b][2], f"{implied(dataset, b):.0e}"]
         for dataset in PAPER
         for b in BASELINES
     ]
-    body = "\n".join(
-        (
-            accuracy_table(content["rows"], PAPER),
-            "Each form against each baseline: difference of means in points, Hedges' "
-            "g, p of Welch's test, and the same after Holm's correction for the three "
-            "baselines. A dash stands where one seed allows no test. Under unequal "
-            "protocols the test compares the protocols as well.\n",
-            table(
-                (
-                    "dataset",
-                    "form",
-                    "against",
-                    "points",
-                    "g",
-                    "p",
-                    "p (Holm)",
-                    "unequal protocols",
-                ),
-                tests,
-            ),
-            "The paper's own means and intervals, of ten runs each, imply p-values "
-            "orders of magnitude below those printed:\n",
-            table(("dataset", "against", "printed p", "implied p"), printed),
-        )
+    parts = (
+        accuracy_table(content["rows"], PAPER),
+        "Each form against each baseline: difference of means in points, Hedges' "
+        "g, p of Welch's test, and the same after Holm's correction for the three "
+        "baselines. A dash stands where one seed allows no test. Under unequal "
+        "protocols the test compares the protocols as well.\n",
+        tests,
+        "The paper's own means and intervals, of ten runs each, imply p-values "
+        "orders of magnitude below those printed:\n",
+        table(("dataset", "against", "printed p", "implied p"), printed),
     )
-    return Section("Table 4: significance", body, verdicts(content))
+    return Section("Table 4: significance", "\n".join(parts), verdicts(content))
 
 
-def unequal(protocols: tuple[str, str]) -> str:
-    """The two protocols, where they are not the same."""
-    ours, theirs = protocols
-    return "" if ours == theirs else f"{ours} against {theirs}"
-
-
-def number(value: float, form: str) -> str:
-    """A number, or a dash where there is none."""
-    return format(value, form) if np.isfinite(value) else "–"
+def number(key: str, form: str) -> Cell:
+    """A number of the row, or a dash where there is none."""
+    return lambda row: format(row[key], form) if np.isfinite(row[key]) else "–"
 
 
 def verdicts(content: dict[str, Any]) -> list[Verdict]:
     """On significance, per form and dataset, and on the printed p-values."""
-    found = comparisons(content["rows"])
-    result = []
-    for dataset, form in dict.fromkeys((c["dataset"], c["form"]) for c in found):
-        of_form = [c for c in found if (c["dataset"], c["form"]) == (dataset, form)]
-        claim = (
-            f"Table 4: QIASO beats Adam, SGD and RMSprop on {dataset} at p < 0.05 "
-            f"({FORMS[form].label})"
-        )
-        differences = ", ".join(
-            f"{c['difference']:+.2f} on {FORMS[c['baseline']].label}" for c in of_form
-        )
-        differing = {unequal(c["protocols"]) for c in of_form} - {""}
-        if differing:
-            differences += f" ({'; '.join(sorted(differing))})"
-        protocol, _ = of_form[0]["protocols"]
-        if any(not np.isfinite(c["p"]) for c in of_form):
-            wins = all(c["difference"] > 0 for c in of_form)
-            word = "not measured" if wins else judged(False, form, protocol)
-            result.append(Verdict(claim, f"{differences}; one seed, no test", word))
-            continue
-        wins = sum(c["difference"] > 0 and c["holm"] < 0.05 for c in of_form)
-        result.append(
-            Verdict(
-                claim,
-                f"{differences}; {wins} of {len(of_form)} significant wins (Holm)",
-                judged(wins == len(of_form), form, protocol),
-            )
-        )
-    pairs = [(d, b) for d in PAPER for b in BASELINES]
-    ratios = [PAPER[d][b][2] / implied(d, b) for d, b in pairs]
-    result.append(
+    ratios = [PAPER[d][b][2] / implied(d, b) for d in PAPER for b in BASELINES]
+    return [
+        *map(significance, comparisons(content["rows"])),
         Verdict(
             "Table 4: p between 0.004 and 0.028",
             "the printed means and intervals imply p smaller by factors of "
             f"{min(ratios):.0e} to {max(ratios):.0e}",
-            "contradictory" if min(ratios) > 10 else "reproduced",
-        )
+            reproduced(min(ratios) <= 10, "contradictory"),
+        ),
+    ]
+
+
+def significance(tests: list[dict[str, Any]]) -> Verdict:
+    """Whether one form wins significantly against all of its baselines."""
+    first = tests[0]
+    points = ", ".join(f"{t['difference']:+.2f} on {t['baseline']}" for t in tests)
+    unequal = sorted({t["unequal"] for t in tests} - {""})
+    found = points + (f" ({'; '.join(unequal)})" if unequal else "")
+    wins = [t["difference"] > 0 for t in tests]
+    if tested := all(np.isfinite(t["p"]) for t in tests):
+        wins = [win and t["holm"] < 0.05 for win, t in zip(wins, tests, strict=True)]
+        found += f"; {sum(wins)} of {len(wins)} significant wins (Holm)"
+    else:
+        found += "; one seed, no test"
+    word = judged(all(wins), first["form"], first["protocol"])
+    return Verdict(
+        f"Table 4: QIASO beats Adam, SGD and RMSprop on {first['dataset']} at "
+        f"p < 0.05 ({label(first)})",
+        found,
+        word if tested or not all(wins) else "not measured",
     )
-    return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import evosax.algorithms
@@ -13,18 +14,18 @@ import numpy as np
 
 import qiaso_jax
 from benchmarks.markdown import table
-from benchmarks.paper.section import Section, Verdict
+from benchmarks.paper.columns import Row, tabulated
+from benchmarks.paper.section import Section, Verdict, reproduced
 from benchmarks.paper.study import Study
 from benchmarks.paper.tables import cost
 
-PAPER = {"SGD": 0.81, "Adam": 0.93, "CMA-ES": 2.6, "QIASO": 1.01}
+PAPER = {"adam": 0.93, "cma-es": 2.6, "qiaso": 1.01}
 """Seconds per epoch on MNIST, of an RTX 3090."""
-NUM_CANDIDATES = (15, 30, 60, 120)
-NUM_WEIGHTS = (2**14, 2**15, 2**16, 2**17)
-SMALL_NUM_CANDIDATES = (4, 8)
-SMALL_NUM_WEIGHTS = (2**8, 2**9)
-CMA_ES_WEIGHTS = (128, 256, 512, 1024)
-PAPER_WEIGHTS = 109_386
+SIZES = (15, 30, 60, 120), (2**14, 2**15, 2**16, 2**17), (128, 256, 512, 1024)
+"""Numbers of candidates, of weights, and of weights of CMA-ES."""
+SMALL_SIZES = (4, 8), (2**8, 2**9), (8, 16)
+GIGABYTES = 4e-9 * 109_386**2
+"""Of N² numbers, N the weights of the paper's network."""
 ROUNDS = 5
 
 
@@ -38,19 +39,15 @@ class Step(NamedTuple):
 def measure(study: Study) -> dict[str, Any]:
     """Exponents by regression of log time and log memory, and ``cost``'s epochs."""
     smoke = study.profile == "smoke"
-    candidates = SMALL_NUM_CANDIDATES if smoke else NUM_CANDIDATES
-    weights = SMALL_NUM_WEIGHTS if smoke else NUM_WEIGHTS
-    cma_weights = (8, 16) if smoke else CMA_ES_WEIGHTS
+    candidates, weights, cma_weights = SMALL_SIZES if smoke else SIZES
     middle, fixed = candidates[len(candidates) // 2 - 1], weights[-1]
     rows = []
     for name, chunk in (("all at once", None), ("in chunks of one", 1)):
+        by_k = partial(step, num_weights=fixed, chunk=chunk)
+        by_n = partial(step, middle, chunk=chunk)
         rows += [
-            series(
-                f"QIASO, {name}", "K", candidates, lambda k, c=chunk: step(k, fixed, c)
-            ),
-            series(
-                f"QIASO, {name}", "N", weights, lambda n, c=chunk: step(middle, n, c)
-            ),
+            series(f"QIASO, {name}", "K", candidates, by_k),
+            series(f"QIASO, {name}", "N", weights, by_n),
         ]
     rows.append(series("CMA-ES (evosax), K = 30", "N", cma_weights, cma_es_step))
     return {"rows": rows, "epochs": cost.measure(study)}
@@ -100,23 +97,13 @@ def series(
     make: Callable[[int], Step],
 ) -> dict[str, Any]:
     """Seconds, CPU seconds and bytes of a step over ``values``, and their exponents."""
-    seconds, cpu_seconds, bytes_ = [], [], []
-    for value in values:
-        compiled = make(value)
-        compiled.call()
-        wall, cpu = [], []
-        for _ in range(ROUNDS):
-            start, cpu_start = time.perf_counter(), time.process_time()
-            compiled.call()
-            wall.append(time.perf_counter() - start)
-            cpu.append(time.process_time() - cpu_start)
-        seconds.append(float(np.median(wall)))
-        cpu_seconds.append(float(np.median(cpu)))
-        bytes_.append(compiled.bytes)
+    steps = [make(value) for value in values]
+    seconds, cpu_seconds = np.transpose([timed(step.call) for step in steps])
+    bytes_ = [step.bytes for step in steps]
     return {
         "name": name,
         "variable": variable,
-        "values": list(values),
+        "values": values,
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
         "bytes": bytes_,
@@ -125,86 +112,90 @@ def series(
     }
 
 
-def exponent(values: Sequence[float], results: Sequence[float]) -> float:
+def timed(call: Callable[[], Any]) -> np.ndarray:
+    """Median seconds and CPU seconds, after a call that is not timed."""
+    call()
+    rounds = []
+    for _ in range(ROUNDS):
+        start = np.array([time.perf_counter(), time.process_time()])
+        call()
+        rounds.append(np.array([time.perf_counter(), time.process_time()]) - start)
+    return np.median(rounds, axis=0)
+
+
+def exponent(values: Sequence[float], results: Sequence[float] | np.ndarray) -> float:
     """The slope of log ``results`` over log ``values``, by least squares."""
     return float(np.polyfit(np.log(values), np.log(results), 1)[0])
 
 
+def cores(row: Row) -> str:
+    """CPU seconds per second; of a series, at the greatest size."""
+    seconds, cpu_seconds = np.ravel(row["seconds"]), np.ravel(row["cpu_seconds"])
+    return f"{cpu_seconds[-1] / seconds[-1]:.2f}"
+
+
 def section(content: dict[str, Any]) -> Section:
     """Exponents, seconds per epoch, utilisation."""
-    measured = content["rows"]
-    lines = [
-        [
-            row["name"],
-            row["variable"],
-            f"{row['values'][0]:,} to {row['values'][-1]:,}",
-            f"{row['time_exponent']:.2f}",
-            f"{row['memory_exponent']:.2f}",
-            f"{row['cpu_seconds'][-1] / row['seconds'][-1]:.2f}",
-        ]
-        for row in measured
-    ]
+    steps = tabulated(
+        content["rows"],
+        ("step of", "{name}"),
+        ("in", "{variable}"),
+        ("over", lambda row: f"{row['values'][0]:,} to {row['values'][-1]:,}"),
+        ("time exponent", "{time_exponent:.2f}"),
+        ("memory exponent", "{memory_exponent:.2f}"),
+        ("cores", cores),
+    )
     epochs = [
         [
-            cost.label(row["form"]),
+            cost.label(row),
             row["group"],
-            PAPER["Adam" if row["form"] == "adam" else "QIASO"],
-            f"{row['seconds'] * 60_000 / row['examples']:.2f}",
-            f"{row['cpu_seconds'] / row['seconds']:.2f}",
+            PAPER["adam" if row["form"] == "adam" else "qiaso"],
+            cost.seconds(row),
+            cores(row),
         ]
         for row in content["epochs"]["rows"]
     ]
-    epochs.append(["CMA-ES", "", PAPER["CMA-ES"], "not possible", ""])
-    body = "\n".join(
-        (
-            "Exponents of the time and the memory of one step, by least squares on "
-            "logarithms; the loss itself costs O(N) per candidate. Cores: CPU seconds "
-            "per second, at the greatest size.\n",
-            table(
-                ("step of", "in", "over", "time exponent", "memory exponent", "cores"),
-                lines,
-            ),
-            "Seconds per epoch of MNIST, and cores in use:\n",
-            table(
-                ("optimizer", "minibatches", "paper: s (RTX 3090)", "ours: s", "cores"),
-                epochs,
-            ),
-            f"The covariance of CMA-ES at the paper's N = {PAPER_WEIGHTS:,} has N² "
-            f"numbers, {4e-9 * PAPER_WEIGHTS**2:.0f} GB, more than its 24 GB card.\n",
-        )
+    epochs.append(["CMA-ES", "", PAPER["cma-es"], "not possible", ""])
+    parts = (
+        "Exponents of the time and the memory of one step, by least squares on "
+        "logarithms; the loss itself costs O(N) per candidate. Cores: CPU seconds "
+        "per second, at the greatest size.\n",
+        steps,
+        "Seconds per epoch of MNIST, and cores in use:\n",
+        table(
+            ("optimizer", "minibatches", "paper: s (RTX 3090)", "ours: s", "cores"),
+            epochs,
+        ),
+        "The covariance of CMA-ES at the paper's N = 109,386 has N² "
+        f"numbers, {GIGABYTES:.0f} GB, more than its 24 GB card.\n",
     )
-    return Section("Table 5: complexity", body, verdicts(content))
+    return Section("Table 5: complexity", "\n".join(parts), verdicts(content))
 
 
 def verdicts(content: dict[str, Any]) -> list[Verdict]:
     """O(KN) for QIASO, O(KN²) for CMA-ES, and the seconds of the latter."""
-    of = {(row["name"], row["variable"]): row for row in content["rows"]}
-    result = []
-    for variable in ("K", "N"):
-        slope = of["QIASO, all at once", variable]["time_exponent"]
-        result.append(
-            Verdict(
-                f"Table 5: the time of QIASO is linear in {variable}",
-                f"measured exponent {slope:.2f}",
-                "reproduced" if 0.75 <= slope <= 1.25 else "not reproduced",
-            )
-        )
-    (cma,) = (row for (name, _), row in of.items() if name.startswith("CMA-ES"))
+    *rows, cma = content["rows"]
     slope = cma["time_exponent"]
-    result.append(
+    return [
+        *(linear(row) for row in rows if row["name"] == "QIASO, all at once"),
         Verdict(
             "Table 5: the time of CMA-ES grows as N²",
             f"measured exponent {slope:.2f} up to N = {cma['values'][-1]:,} "
             "(its eigendecomposition is N³)",
-            "reproduced" if 1.75 <= slope <= 2.25 else "not reproduced",
-        )
-    )
-    gigabytes = 4e-9 * PAPER_WEIGHTS**2
-    result.append(
+            reproduced(1.75 <= slope <= 2.25),
+        ),
         Verdict(
             "Table 5: CMA-ES takes 2.6 s per epoch of MNIST on a 24 GB card",
-            f"its covariance alone would be {gigabytes:.0f} GB for this network",
-            "contradictory" if gigabytes > 24 else "reproduced",
-        )
+            f"its covariance alone would be {GIGABYTES:.0f} GB for this network",
+            reproduced(GIGABYTES <= 24, "contradictory"),
+        ),
+    ]
+
+
+def linear(row: Row) -> Verdict:
+    """Whether the time of a step grows as the paper says."""
+    return Verdict(
+        f"Table 5: the time of QIASO is linear in {row['variable']}",
+        f"measured exponent {row['time_exponent']:.2f}",
+        reproduced(0.75 <= row["time_exponent"] <= 1.25),
     )
-    return result

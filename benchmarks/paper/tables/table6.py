@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.markdown import table
+from benchmarks.paper.columns import Row, ours, protocol, tabulated
+from benchmarks.paper.runs import Run
 from benchmarks.paper.section import Section, Verdict, judged
-from benchmarks.paper.study import Run, Study, missing
+from benchmarks.paper.study import Study
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "full": ("Full QIASO", {}),
@@ -38,24 +39,20 @@ neither tunnels.
 
 def measure(study: Study) -> dict[str, Any]:
     """Curves of the faithful form and of its variants, under the same protocol."""
-    rows = []
-    for variant, (_, changes) in VARIANTS.items():
-        run = study.run(study.mnist, "faithful", **changes)
-        if run is None:
-            missed = missing(study, study.mnist, "faithful")
-            rows.append({"variant": variant, "missing": missed})
-            continue
-        loss = run.curves["test_loss"].mean(axis=1)
-        rows.append(
-            {
-                "variant": variant,
-                "protocol": str(run.protocol),
-                "accuracy": (100 * run.final("test_accuracy")).tolist(),
-                "curve": loss.tolist(),
-                "rises": rises(run),
-            }
-        )
+    rows = [
+        {"variant": variant} | study.row(study.mnist, "faithful", kept, **changes)
+        for variant, (_, changes) in VARIANTS.items()
+    ]
     return {"rows": rows}
+
+
+def kept(run: Run) -> dict[str, Any]:
+    """Accuracies, the mean curve of the test loss, and how often it rises."""
+    return {
+        "accuracy": 100 * run.final("test_accuracy"),
+        "curve": run.curves["test_loss"].mean(axis=1),
+        "rises": rises(run),
+    }
 
 
 def rises(run: Run) -> float:
@@ -78,70 +75,55 @@ def relative_rate(full: np.ndarray, variant: np.ndarray) -> float | None:
 
 def section(content: dict[str, Any]) -> Section:
     """The table beside the paper's."""
-    measured = {row["variant"]: row for row in content["rows"] if "accuracy" in row}
-    lines = []
-    for row in content["rows"]:
-        name = row["variant"]
-        accuracy, rate = PAPER[name]
-        cells: list[object] = [VARIANTS[name][0], accuracy]
-        if name in measured:
-            ours = None
-            if "full" in measured:
-                ours = relative_rate(
-                    np.array(measured["full"]["curve"]), np.array(row["curve"])
-                )
-            cells += [
-                f"{np.mean(row['accuracy']):.2f}",
-                rate,
-                "–" if ours is None else f"{ours:.2f}",
-                f"{row['curve'][0]:.2f} → {row['curve'][-1]:.2f}",
-                f"{100 * row['rises']:.0f} %",
-                row["protocol"],
-            ]
-        else:
-            cells += ["", rate, "", "", "", row["missing"]]
-        lines.append(cells)
-    body = (
-        table(
-            (
-                "variant",
-                "paper: accuracy, %",
-                "ours",
-                "paper: relative rate",
-                "ours",
-                "test loss, first → last epoch",
-                "epochs with a rise",
-                "protocol",
-            ),
-            lines,
-        )
-        + "\n"
-        + NOTE
+    full = {r["variant"]: r["curve"] for r in content["rows"] if "curve" in r}.get(
+        "full"
     )
-    return Section("Table 6: ablation", body, verdicts(content))
+
+    def rate(row: Row) -> str:
+        if full is None:
+            return "–"
+        rate = relative_rate(np.array(full), np.array(row["curve"]))
+        return "–" if rate is None else f"{rate:.2f}"
+
+    body = tabulated(
+        content["rows"],
+        ("variant", lambda row: VARIANTS[row["variant"]][0]),
+        ("paper: accuracy, %", lambda row: PAPER[row["variant"]][0]),
+        ("ours", ours(lambda row: f"{np.mean(row['accuracy']):.2f}")),
+        ("paper: relative rate", lambda row: PAPER[row["variant"]][1]),
+        ("ours", ours(rate)),
+        ("test loss, first → last epoch", ours(first_to_last)),
+        ("epochs with a rise", ours(lambda row: f"{100 * row['rises']:.0f} %")),
+        ("protocol", protocol),
+    )
+    return Section("Table 6: ablation", f"{body}\n{NOTE}", verdicts(content))
+
+
+def first_to_last(row: Row) -> str:
+    """The ends of the curve."""
+    return f"{row['curve'][0]:.2f} → {row['curve'][-1]:.2f}"
 
 
 def verdicts(content: dict[str, Any]) -> list[Verdict]:
     """Whether each mechanism adds what the paper says."""
-    mean = {
-        row["variant"]: float(np.mean(row["accuracy"]))
-        for row in content["rows"]
-        if "accuracy" in row
-    }
-    result = []
-    if "full" not in mean:
-        return result
-    protocol = next(r["protocol"] for r in content["rows"] if r["variant"] == "full")
-    for name in ("superposition", "kl", "tunnelling"):
-        if name in mean:
-            gain = mean["full"] - mean[name]
-            claimed = PAPER["full"][0] - PAPER[name][0]
-            result.append(
-                Verdict(
-                    f"Table 6: {VARIANTS[name][0]} costs {claimed:.1f} points of 98.9",
-                    f"{gain:+.1f} points of {mean['full']:.1f} % (faithful, "
-                    f"{protocol})",
-                    judged(gain > 0 and mean["full"] > 98, "faithful", protocol),
-                )
-            )
-    return result
+    rows = {row["variant"]: row for row in content["rows"] if "accuracy" in row}
+    if "full" not in rows:
+        return []
+    return [
+        contribution(rows["full"], rows[name])
+        for name in ("superposition", "kl", "tunnelling")
+        if name in rows
+    ]
+
+
+def contribution(full: Row, variant: Row) -> Verdict:
+    """What one mechanism adds to the full form."""
+    mean = float(np.mean(full["accuracy"]))
+    gain = mean - float(np.mean(variant["accuracy"]))
+    name = variant["variant"]
+    claimed = PAPER["full"][0] - PAPER[name][0]
+    return Verdict(
+        f"Table 6: {VARIANTS[name][0]} costs {claimed:.1f} points of 98.9",
+        f"{gain:+.1f} points of {mean:.1f} % (faithful, {full['protocol']})",
+        judged(gain > 0 and mean > 98, "faithful", full["protocol"]),
+    )

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.paper.section import Section
+from benchmarks.markdown import table
+from benchmarks.paper.section import Section, Verdict
 from benchmarks.paper.study import Study
-from benchmarks.paper.theory import amplitudes as theory_amplitudes
-from benchmarks.paper.theory import escape as theory_escape
-from benchmarks.paper.theory import escape_report as theory_escape_report
-from benchmarks.paper.theory import limits as theory_limits
-from benchmarks.paper.theory import monotone as theory_monotone
-from benchmarks.paper.theory.findings import findings_table, sizes
+from benchmarks.paper.theory import (
+    amplitude_claims,
+    amplitudes,
+    escape,
+    escape_claims,
+    limits,
+    monotone,
+)
+from benchmarks.paper.theory.claims import SIZES, SMOKE, Claim, Outcome
 
-PARTS = {
-    "amplitudes": theory_amplitudes,
-    "monotone": theory_monotone,
-    "limits": theory_limits,
-    "escape": theory_escape,
+MEASURE = {
+    "amplitudes": amplitudes.measure,
+    "monotone": monotone.measure,
+    "limits": limits.measure,
+    "escape": escape.measure,
 }
-REPORTS = {**PARTS, "escape": theory_escape_report}
+CLAIMS: dict[str, list[Claim]] = {
+    "amplitudes": amplitude_claims.CLAIMS,
+    "monotone": monotone.CLAIMS,
+    "limits": limits.CLAIMS,
+    "escape": escape_claims.CLAIMS,
+}
 
 INTRODUCTION = """\
 Inequalities and equations are tested in float64 through the functions of
@@ -39,30 +48,42 @@ lemma is about η → ∞ and knows no perturbation.
 
 
 def measure(study: Study) -> dict[str, Any]:
-    """All parts; ``smoke`` tries fewer instances, draws and steps."""
-    some = sizes(study.profile)
-    return {name: part.measure(some) for name, part in PARTS.items()}
+    """What the claims are checked on; ``smoke`` tries fewer instances and steps."""
+    sizes = SMOKE if study.profile == "smoke" else SIZES
+    return {name: part(sizes) for name, part in MEASURE.items()}
+
+
+def checked(content: dict[str, Any]) -> list[tuple[Claim, Outcome]]:
+    """Every claim with what came out, in the order of the paper."""
+    return [
+        (claim, claim.check(content[name]))
+        for name, claims in CLAIMS.items()
+        for claim in claims
+    ]
 
 
 def section(content: dict[str, Any]) -> Section:
-    """One finding for each statement, and the tables behind some of them."""
-    found = [
-        finding
-        for name, part in REPORTS.items()
-        for finding in part.findings(content[name])
-    ]
-    body = "\n".join(
-        [
-            INTRODUCTION,
-            findings_table(found),
-            theory_monotone.body(content["monotone"]),
-            theory_escape_report.body(content["escape"]),
-            REMARKS,
-        ]
+    """All claims, and the tables behind some of them."""
+    outcomes = checked(content)
+    parts = (
+        INTRODUCTION,
+        table(
+            ("where", "the paper's statement", "test", "found", "verdict"),
+            [
+                (claim.where, claim.statement, test, found, f"**{word}**")
+                for claim, (test, found, word) in outcomes
+            ],
+        ),
+        monotone.body(content["monotone"]),
+        escape_claims.body(content["escape"]),
+        REMARKS,
     )
     return Section(
         title="Lemmas, theorems and bounds",
-        body=body,
-        verdicts=[finding.verdict for finding in found],
-        figures={"theory_escape.png": theory_escape_report.figure(content["escape"])},
+        body="\n".join(parts),
+        verdicts=[
+            Verdict(f"{claim.where}: {claim.statement}", found, word)
+            for claim, (_, found, word) in outcomes
+        ],
+        figures={"theory_escape.png": escape_claims.figure(content["escape"])},
     )

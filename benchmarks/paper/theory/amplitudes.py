@@ -1,145 +1,152 @@
-"""Sections 2.2 to 3.2.1: the amplitudes, on random instances in float64."""
+"""The amplitudes, on random instances in float64."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 import scipy.special
+from jax.scipy.special import xlogy
 
-from benchmarks.paper.theory.findings import (
+from benchmarks.paper.theory.claims import (
     TOLERANCE,
-    Finding,
-    Instances,
     Sizes,
     difference,
-    equality,
     excess,
-    holds,
-    inequality,
-    instances,
     mapped,
-    share,
 )
 from qiaso_jax import theory
 
 COUNTER_EXAMPLE = {"losses": [-2.0, -1.0], "p": [0.5, 0.5], "eta": 1.0}
 """To the last inequality of Lemma 2.1."""
+MEDIANS = ("sum_of_squares", "printed_orders_off")
+"""Of all instances; of other numbers, the mean is kept."""
 EXPONENTS = (1, 10, 100)
 """η times the gap between the lowest loss and the next, for Lemma 3.3."""
+
+
+class Instances(NamedTuple):
+    """``[number, K]`` numbers, and inverse temperatures ``[number]``."""
+
+    losses: np.ndarray
+    p: np.ndarray
+    eta: np.ndarray
+    rival: np.ndarray
+    """Other probabilities."""
+    weights: np.ndarray
+
+
+def instances(
+    number: int, width: int, etas: tuple[float, float] = (2**-6, 30)
+) -> Instances:
+    """Losses from −10 to 10, half of them with ties; priors without zeros."""
+    rng = np.random.default_rng(width)
+    losses = rng.uniform(-10, 10, (number, width))
+    losses[::2] = np.round(losses[::2])
+    concentration = rng.choice([0.3, 1.0, 10.0], (number, 1))
+    p = np.maximum(rng.standard_gamma(np.tile(concentration, (1, width))), 1e-9)
+    p /= p.sum(axis=1, keepdims=True)
+    eta = np.exp(rng.uniform(*np.log(etas), size=number))
+    rival = rng.dirichlet(np.full(width, 0.5), number)
+    return Instances(losses, p, eta, rival, rng.normal(size=p.shape))
 
 
 def measure(sizes: Sizes) -> dict[str, Any]:
     """The greatest violation of each statement, and what is typical, by all widths."""
     some = [instances(sizes.instances, width) for width in sizes.widths]
-    violations = [violated(each) for each in some]
-    typical = [described(each) for each in some]
-    numerical = [minimised(sizes.minimised, width) for width in sizes.widths]
+    violations, typical = (
+        jax.tree.map(lambda *x: np.concatenate(x), *(mapped(f, *each) for each in some))
+        for f in (violated, described)
+    )
+    excesses, distances = zip(
+        *(minimised(sizes.minimised, width) for width in sizes.widths), strict=True
+    )
     counter = theory.amplification_bounds(**COUNTER_EXAMPLE)
+    means = {name: np.mean(values) for name, values in typical.items()}
     return {
         "instances": sizes.instances * len(sizes.widths),
         "minimised": sizes.minimised * len(sizes.widths),
-        "violations": {
-            name: float(max(each[name] for each in violations))
-            for name in violations[0]
-        }
-        | {"minimiser": max(each["excess"] for each in numerical)},
-        "typical": {
-            name: float(np.mean([each[name] for each in typical]))
-            for name in typical[0]
-        }
-        | {"minimiser_distance": max(each["distance"] for each in numerical)},
+        "violations": {name: np.max(values) for name, values in violations.items()}
+        | {"minimiser": max(excesses)},
+        "typical": means
+        | {name: np.median(typical[name]) for name in MEDIANS}
+        | {"expected_weight_sd": np.std(typical["expected_weight"])}
+        | {"minimiser_distance": max(distances)},
         "counter_example": COUNTER_EXAMPLE
         | {name: float(value) for name, value in counter._asdict().items()},
     }
 
 
-def violated(some: Instances) -> dict[str, float]:
-    """By how much each statement is violated at most."""
-    losses, p, eta = some
-    new = mapped(theory.exponential_weights, *some)
-    kl = mapped(theory.kl_divergence, new, p)
-    before, after = np.sum(p * losses, 1), np.sum(new * losses, 1)
-    bounds = mapped(theory.amplification_bounds, *some)
-    positive = mapped(theory.amplification_bounds, losses - losses.min(), p, eta)
-    rivals = np.random.default_rng(1).dirichlet(np.full(p.shape[1], 0.5), len(p))
-    objective = [mapped(theory.variational_objective, q, *some) for q in (new, rivals)]
-    slack = mapped(theory.monotone_decrease_slack, losses, p, new, eta)
-    pinsker = mapped(theory.pinsker_slack, new, p)
-    uniform = np.full_like(p, 1 / p.shape[1])
+def violated(losses: Any, p: Any, eta: Any, rival: Any, _: Any) -> dict[str, Any]:
+    """By how much one instance violates each statement."""
+    new = theory.exponential_weights(losses, p, eta)
+    kl = theory.kl_divergence(new, p)
+    before, after = p @ losses, new @ losses
+    bounds = theory.amplification_bounds(losses, p, eta)
+    positive = theory.amplification_bounds(losses - jnp.min(losses), p, eta)
+    objective = partial(theory.variational_objective, losses=losses, p=p, eta=eta)
+    from_uniform = theory.exponential_weights(losses, jnp.ones_like(p) / len(p), eta)
+    bregman = jnp.sum(xlogy(new, new) - xlogy(p, p) - theory.mirror_map(p) * (new - p))
+    slack = theory.monotone_decrease_slack(losses, p, new, eta)
+    pinsker = theory.pinsker_slack(new, p)
     return {
-        "simplex": max(difference(new.sum(1), np.ones(len(p))), float(-new.min())),
-        "range": max(excess(after, losses.max(1)), excess(losses.min(1), after)),
-        "rivals": excess(*objective),
-        "gibbs": difference(
-            mapped(theory.exponential_weights, losses, uniform, eta),
-            scipy.special.softmax(-eta[:, None] * losses, axis=1),
+        "simplex": jnp.maximum(difference(jnp.sum(new), 1), -jnp.min(new)),
+        "range": jnp.maximum(
+            excess(after, jnp.max(losses)), excess(jnp.min(losses), after)
         ),
-        "bregman": difference(bregman(new, p), kl),
-        "mirror": difference(mapped(theory.mirror_step, *some), new),
+        "rivals": excess(objective(new), objective(rival)),
+        "gibbs": jnp.max(difference(from_uniform, jax.nn.softmax(-eta * losses))),
+        "bregman": difference(bregman, kl),
+        "mirror": jnp.max(difference(theory.mirror_step(losses, p, eta), new)),
         "decrease_bound": excess(kl, bounds.decrease_bound),
         "loss_bound_positive": excess(positive.decrease_bound, positive.loss_bound),
         "loss_bound": excess(kl, bounds.loss_bound),
-        "condition": difference(bounds.loss_bound - bounds.decrease_bound, eta * after),
-        "pinsker": excess(np.zeros_like(pinsker), pinsker),
+        "pinsker": excess(jnp.zeros_like(pinsker), pinsker),
         "monotone": excess(after + kl / eta, before),
-        "slack": difference(slack, mapped(theory.kl_divergence, p, new) / eta),
-        "projection": projection_error(some, EXPONENTS[-1]),
+        "slack": difference(slack, theory.kl_divergence(p, new) / eta),
+        "projection": projection_error(losses, p, EXPONENTS[-1]),
     }
 
 
-def described(some: Instances) -> dict[str, Any]:
-    """What is typical of the instances where a statement fails."""
-    losses, p, eta = some
-    new = mapped(theory.exponential_weights, *some)
-    bounds = mapped(theory.amplification_bounds, *some)
-    weights = np.random.default_rng(2).normal(size=p.shape)
-    log_sums = np.log(np.sum(p * np.exp(-eta[:, None] * losses), axis=1))
-    minimisers = losses == losses.min(1, keepdims=True)
+def described(losses: Any, p: Any, eta: Any, _: Any, weights: Any) -> dict[str, Any]:
+    """Of one instance, what tells how a statement fails."""
+    new = theory.exponential_weights(losses, p, eta)
+    bounds = theory.amplification_bounds(losses, p, eta)
     return {
-        "sum_of_squares": np.median(np.sum(new**2, 1)),
-        "expected_weight": np.mean(np.sum(new * weights, 1)),
-        "expected_weight_sd": np.std(np.sum(new * weights, 1)),
-        "printed_orders_off": np.median(np.abs(log_sums)) / np.log(10),
-        "loss_bound_fails": np.mean(bounds.kl > bounds.loss_bound + TOLERANCE),
-        "ties": np.mean(minimisers.sum(1) > 1),
-        **{f"projection_{e}": projection_error(some, e, np.mean) for e in EXPONENTS},
+        "sum_of_squares": new @ new,
+        "expected_weight": new @ weights,
+        "printed_orders_off": abs(jnp.log10(p @ jnp.exp(-eta * losses))),
+        "loss_bound_fails": bounds.kl > bounds.loss_bound + TOLERANCE,
+        "ties": jnp.sum(losses == jnp.min(losses)) > 1,
+        **{f"projection_{e}": projection_error(losses, p, e) for e in EXPONENTS},
     }
 
 
-def bregman(q: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Of the negative entropy, by its definition (Eq 21)."""
-    entropies = [scipy.special.xlogy(x, x).sum(1) for x in (q, p)]
-    return (
-        entropies[0] - entropies[1] - np.sum(mapped(theory.mirror_map, p) * (q - p), 1)
-    )
-
-
-def projection_error(some: Instances, exponent: float, summary: Any = np.max) -> float:
+def projection_error(losses: Any, p: Any, exponent: float) -> jax.Array:
     """The ℓ₁ distance to the projection of Lemma 3.3 at η = exponent / gap."""
-    losses, p, _ = some
-    above = losses - losses.min(1, keepdims=True)
-    gap = np.min(np.where(above > 0, above, np.inf), 1)
-    etas = exponent / np.where(np.isfinite(gap), gap, 1.0)
-    limit = mapped(theory.project_onto_minimisers, losses, p)
-    weights = mapped(theory.exponential_weights, losses, p, etas)
-    return float(summary(np.abs(weights - limit).sum(1)))
+    above = losses - jnp.min(losses)
+    gap = jnp.min(above, where=above > 0, initial=jnp.inf)
+    eta = exponent / jnp.where(jnp.isfinite(gap), gap, 1)
+    weights = theory.exponential_weights(losses, p, eta)
+    return jnp.sum(abs(weights - theory.project_onto_minimisers(losses, p)))
 
 
-def minimised(number: int, width: int) -> dict[str, float]:
+def minimised(number: int, width: int) -> tuple[float, float]:
     """BFGS on logits against the closed form: whether it gets below, and how near.
 
     It may stop a little above, where a softmax is flat.
     """
-    some = instances(number, width, etas=(2**-4, 2))
+    some = instances(number, width, etas=(2**-4, 2))[:3]
     closed = mapped(theory.exponential_weights, *some)
     found = np.array([minimiser(*one) for one in zip(*some, strict=True)])
-    objective = [
+    objectives = [
         mapped(theory.variational_objective, q, *some) for q in (closed, found)
     ]
-    distance = float(np.max(np.abs(closed - found)))
-    return {"excess": excess(*objective), "distance": distance}
+    return np.max(excess(*objectives)), np.max(np.abs(closed - found))
 
 
 def minimiser(losses: np.ndarray, p: np.ndarray, eta: float) -> np.ndarray:
@@ -157,93 +164,3 @@ def minimiser(losses: np.ndarray, p: np.ndarray, eta: float) -> np.ndarray:
         objective, start, jac=True, method="BFGS", options={"gtol": 1e-10}
     )
     return scipy.special.softmax(result.x)
-
-
-def findings(content: dict[str, Any]) -> list[Finding]:
-    """In the order of the paper."""
-    violations, typical = content["violations"], content["typical"]
-    counter = content["counter_example"]
-    random = f"{content['instances']:,} random instances"
-
-    def bound(where: str, statement: str, *names: str) -> Finding:
-        worst = max(violations[name] for name in names)
-        return Finding(where, statement, random, inequality(worst), holds(worst))
-
-    def identity(where: str, statement: str, name: str) -> Finding:
-        worst = violations[name]
-        return Finding(where, statement, random, equality(worst), holds(worst))
-
-    mean, deviation = typical["expected_weight"], typical["expected_weight_sd"]
-    squares, distance = typical["sum_of_squares"], typical["minimiser_distance"]
-    orders, fails = typical["printed_orders_off"], typical["loss_bound_fails"]
-    far, near, limit = (typical[f"projection_{e}"] for e in EXPONENTS)
-    return [
-        Finding(
-            "Eq 2",
-            "the expected weight is 1",
-            f"{random} with weights from 𝒩(0, 1)",
-            f"{mean:.2g} ± {deviation:.2g}",
-            "reproduced" if abs(mean - 1) + deviation < TOLERANCE else "wrong",
-        ),
-        Finding(
-            "Eq 1, 42 against 4, 50",
-            "φ² sums to 1, and so does φ after an amplification",
-            random,
-            f"where φ sums to 1, φ² sums to {squares:.3g} (median)",
-            "contradictory" if abs(squares - 1) > TOLERANCE else "reproduced",
-        ),
-        Finding(
-            "Eq 16",
-            "exponential weights minimise ⟨q, L⟩ + KL(q‖p)/η over the simplex",
-            f"{random} against a random rival each; BFGS on {content['minimised']:,}",
-            f"rivals: {inequality(violations['rivals'])}; BFGS: "
-            f"{inequality(violations['minimiser'])}, ends within {distance:.1g}",
-            holds(violations["rivals"], violations["minimiser"]),
-        ),
-        identity("Eq 18, 19", "from a uniform prior they are Gibbs'", "gibbs"),
-        identity("Eq 22", "the Bregman divergence of −entropy is KL", "bregman"),
-        identity("Eq 24, 30", "the mirror-descent step is the same update", "mirror"),
-        Finding(
-            "Eq 27–29, 31 against 30",
-            "log p' = log q − ηℓ, without a normaliser",
-            random,
-            f"the p' of Eq 29 sum to 1 but for a factor of 10^{orders:.2g} (median), "
-            "by which Eq 30 divides",
-            "contradictory" if orders > TOLERANCE else "reproduced",
-        ),
-        bound("Lemma 2.1, Eq 37", "KL(p'‖p) ≤ η(E_p ℓ − E_p' ℓ)", "decrease_bound"),
-        Finding(
-            "Lemma 2.1, Eq 33, 38",
-            "KL(p'‖p) ≤ η E_p ℓ for any real loss",
-            f"{random}, losses from −10 to 10",
-            f"fails on {share(fails)} of instances, for one ℓ = "
-            f"{tuple(counter['losses'])}, p = {tuple(counter['p'])}, η = "
-            f"{counter['eta']:g}: KL = {counter['kl']:.2g}, bound "
-            f"{counter['loss_bound']:g}; with the condition that it needs, E_p' ℓ ≥ 0: "
-            + inequality(violations["loss_bound_positive"]),
-            holds(violations["loss_bound"]),
-        ),
-        bound("Remark 2.1", "Pinsker: ‖p' − p‖₁ ≤ √(2 KL(p'‖p))", "pinsker"),
-        bound(
-            "Section 3.1, Lemma 3.2",
-            "p stays in the simplex, E ℓ between the least and the greatest loss",
-            "simplex",
-            "range",
-        ),
-        Finding(
-            "Lemma 3.1, Eq 45, 52",
-            "E_p' ℓ ≤ E_p ℓ − KL(p'‖p)/η, for the same losses",
-            random,
-            f"{inequality(violations['monotone'])}; the slack is KL(p‖p')/η, "
-            + equality(violations["slack"]),
-            holds(violations["monotone"]),
-        ),
-        Finding(
-            "Lemma 3.3, Eq 54–56",
-            "η → ∞ projects p onto the minimisers, ties in proportion",
-            f"{random}, {share(typical['ties'])} with tied minimisers",
-            f"ℓ₁ distance {far:.2g}, {near:.2g}, {limit:.2g} (mean) at η·gap = "
-            + ", ".join(map(str, EXPONENTS)),
-            holds(violations["projection"]),
-        ),
-    ]

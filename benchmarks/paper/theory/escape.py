@@ -10,14 +10,13 @@ import numpy as np
 import scipy.optimize
 
 import qiaso_jax
-from benchmarks.paper.theory.findings import Sizes
+from benchmarks.paper.theory.claims import Sizes, mapped
 from qiaso_jax import theory
 
 BARRIERS = (0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 """Δ in units of εσ."""
 CURVE = np.linspace(0.02, 5, 100)
 """The same, for the figure."""
-EPSILON, SIGMA = 0.02, 1.0
 NORM_WEIGHTS = (1, 2, 3, 10, 30)
 NORM_BARRIER = 2.0
 CHUNK = 50_000
@@ -31,15 +30,22 @@ GATE_DRAWS = 2000
 def measure(sizes: Sizes) -> dict[str, Any]:
     """Simulated, exact and printed probabilities; the gate over the loss."""
     with jax.enable_x64(True):
+        probabilities = mapped(printed, np.array(BARRIERS))
         return {
             "draws": sizes.draws,
-            "barriers": [barrier(z, sizes.draws) for z in BARRIERS],
-            "curve": {"z": CURVE.tolist()}
-            | {name: np.asarray(x).tolist() for name, x in printed(CURVE).items()},
-            "crossing": scipy.optimize.brentq(eq69_excess, 0.1, 3.0),
-            "norms": [norm(n, sizes.draws) for n in NORM_WEIGHTS],
+            "barriers": [
+                barrier(z, sizes.draws, {k: v[i] for k, v in probabilities.items()})
+                for i, z in enumerate(BARRIERS)
+            ],
+            "curve": {"z": CURVE} | mapped(printed, CURVE),
+            "crossing": scipy.optimize.brentq(jax.jit(eq69_excess), 0.1, 3.0),
+            "norms": norms(sizes.draws),
             "cumulative": cumulative(sizes.draws // 10),
-            "gate": gate(),
+            "gate": {
+                "loss": GATE_LOSSES,
+                "as_printed": jump_lengths("as_printed"),
+                "as_described": jump_lengths("as_described"),
+            },
         }
 
 
@@ -49,54 +55,57 @@ def estimate(count: int, draws: int) -> dict[str, float]:
     return {"simulated": p, "error": float(np.sqrt(p * (1 - p) / draws))}
 
 
-def printed(z: Any) -> dict[str, Any]:
-    """The exact probability and the bounds for barriers of z standard deviations."""
-    arguments = (z * EPSILON * SIGMA, EPSILON, SIGMA)
-    lower, upper = theory.escape_probability_bounds(*arguments)
+def printed(z: Any) -> dict[str, jax.Array]:
+    """The exact probability and the bounds for a barrier of z standard deviations."""
+    lower, upper = theory.escape_probability_bounds(z, 1.0, 1.0)
     return {
-        "exact": theory.escape_probability(*arguments),
+        "exact": theory.escape_probability(z, 1.0, 1.0),
         "lower": lower,
         "upper": upper,
-        "eq68": theory.chernoff_bound(*arguments),
-        "eq69": theory.escape_probability_as_printed(*arguments),
+        "eq68": theory.chernoff_bound(z, 1.0, 1.0),
+        "eq69": theory.escape_probability_as_printed(z, 1.0, 1.0),
     }
 
 
-def eq69_excess(z: float) -> float:
+def eq69_excess(z: Any) -> jax.Array:
     """By how much Eq 69 exceeds the exact probability."""
-    values = printed(z)
-    return float(values["eq69"] - values["exact"])
+    probabilities = printed(z)
+    return probabilities["eq69"] - probabilities["exact"]
 
 
-def barrier(z: float, draws: int) -> dict[str, float]:
+def barrier(z: float, draws: int, probabilities: dict[str, float]) -> dict[str, float]:
     """One coordinate against a barrier of z standard deviations (Eq 67–69)."""
     rng = np.random.default_rng(round(100 * z))
-    crossed = EPSILON * rng.normal(0, SIGMA, draws) >= z * EPSILON * SIGMA
-    probabilities = {name: float(value) for name, value in printed(z).items()}
+    crossed = int(np.sum(rng.normal(size=draws) >= z))
     exact = probabilities["exact"]
-    away = (crossed.mean() - exact) / np.sqrt(exact * (1 - exact) / draws)
-    return (
-        estimate(int(crossed.sum()), draws)
-        | {"z": z, "errors_away": float(away)}
-        | probabilities
+    away = (crossed / draws - exact) / np.sqrt(exact * (1 - exact) / draws)
+    return estimate(crossed, draws) | {"z": z, "errors_away": away} | probabilities
+
+
+def norms(draws: int) -> list[dict[str, float]]:
+    """The length of jumps, and their reach along one direction, by their weights."""
+    exact = mapped(
+        lambda n: theory.norm_escape_probability(NORM_BARRIER, 1.0, 1.0, n),
+        np.array(NORM_WEIGHTS, float),
     )
+    eq68 = float(theory.chernoff_bound(NORM_BARRIER, 1.0, 1.0))
+    rows = []
+    for n, probability in zip(NORM_WEIGHTS, exact, strict=True):
+        longer, crossed = jumps_across(n, draws)
+        row = {"n": n, "exact": probability, "eq68": eq68, "crossed": crossed / draws}
+        rows.append(estimate(longer, draws) | row)
+    return rows
 
 
-def norm(n: int, draws: int) -> dict[str, float]:
-    """The length of a jump of n weights, and its reach along one direction."""
+def jumps_across(n: int, draws: int) -> tuple[int, int]:
+    """How many jumps of n weights are long enough, and go far enough one way."""
     rng = np.random.default_rng(n)
     longer = crossed = 0
     for first in range(0, draws, CHUNK):
-        jumps = rng.normal(0, SIGMA, (min(CHUNK, draws - first), n))
+        jumps = rng.normal(size=(min(CHUNK, draws - first), n))
         longer += int(np.sum(np.square(jumps).sum(1) >= NORM_BARRIER**2))
         crossed += int(np.sum(jumps[:, 0] >= NORM_BARRIER))
-    arguments = (NORM_BARRIER, 1.0, SIGMA)
-    return estimate(longer, draws) | {
-        "n": n,
-        "exact": float(theory.norm_escape_probability(*arguments, n)),
-        "eq68": float(theory.chernoff_bound(*arguments)),
-        "crossed": crossed / draws,
-    }
+    return longer, crossed
 
 
 def cumulative(runs: int) -> dict[str, float]:
@@ -107,34 +116,26 @@ def cumulative(runs: int) -> dict[str, float]:
     for probability in p_t:
         jumped = rng.random(runs) < probability
         escaped |= jumped & (rng.normal(size=runs) >= CUMULATIVE_BARRIER)
-    arguments = (CUMULATIVE_BARRIER, 1.0, 1.0)
-    one = theory.escape_probability(*arguments)
-    printed = theory.escape_probability_as_printed(*arguments)
-    return estimate(int(escaped.sum()), runs) | {
-        "runs": runs,
-        "exact": float(theory.cumulative_escape_probability(p_t, one)),
-        "with_eq69": float(theory.cumulative_escape_probability(p_t, printed)),
-    }
+    exact, with_eq69 = (
+        float(theory.cumulative_escape_probability(p_t, f(CUMULATIVE_BARRIER, 1, 1)))
+        for f in (theory.escape_probability, theory.escape_probability_as_printed)
+    )
+    found = {"runs": runs, "exact": exact, "with_eq69": with_eq69}
+    return estimate(int(escaped.sum()), runs) | found
 
 
-def gate() -> dict[str, list[float]]:
-    """The root mean square of jumps over the loss, without a gate 1 (α = γ = ε = 1)."""
+def jump_lengths(kind: Any) -> np.ndarray:
+    """The root mean square of jumps at ``GATE_LOSSES``, which is 1 without a gate."""
     log_p = jnp.log(jnp.array([0.9, 0.1]))  # only the second one may jump
     keys = jax.random.split(jax.random.key(0), GATE_DRAWS)
+    tunnelling = qiaso_jax.gaussian_tunnelling(1.0, gate=kind)
 
-    def length(kind, loss):
-        tunnelling = qiaso_jax.gaussian_tunnelling(1.0, gate=kind)
+    def jump(key, loss):
+        candidates, losses = jnp.zeros((2, 30)), jnp.array([0.0, loss])
+        return tunnelling.jump(key, jnp.array(0), candidates, log_p, losses)[0][1]
 
-        def jump(key):
-            return tunnelling.jump(
-                key, jnp.array(0), jnp.zeros((2, 30)), log_p, jnp.array([0.0, loss])
-            )[0][1]
+    def length(loss):
+        jumps = jax.vmap(jump, (0, None))(keys, loss)
+        return jnp.sqrt(jnp.mean(jnp.square(jumps)))
 
-        return jnp.sqrt(jnp.mean(jnp.square(jax.vmap(jump)(keys))))
-
-    losses = np.array(GATE_LOSSES)
-    lengths = {
-        kind: np.asarray(jax.jit(jax.vmap(lambda x, k=kind: length(k, x)))(losses))
-        for kind in ("as_printed", "as_described")
-    }
-    return {"loss": losses.tolist()} | {k: v.tolist() for k, v in lengths.items()}
+    return np.asarray(jax.jit(jax.vmap(length))(np.array(GATE_LOSSES)))

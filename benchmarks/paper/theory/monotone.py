@@ -11,7 +11,8 @@ import optax
 
 import qiaso_jax
 from benchmarks.markdown import table
-from benchmarks.paper.theory.findings import Finding, Sizes, share
+from benchmarks.paper.section import reproduced, share
+from benchmarks.paper.theory.claims import Claims, Outcome, Sizes
 from benchmarks.rastrigin.methods import PAPER
 
 EXAMPLES, WEIGHTS, BATCH = 512, 10, 32
@@ -26,6 +27,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "all three": {},
 }
 """Changes to the paper's settings; tunnelling and collapses move the candidates."""
+RUNS = (
+    f"{{runs}} runs of {{steps}} steps of `qiaso`, least squares with {WEIGHTS} weights"
+)
+
+CLAIMS = Claims()
 
 
 def measure(sizes: Sizes) -> dict[str, Any]:
@@ -84,31 +90,31 @@ def regression() -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(x), jnp.asarray(y)
 
 
-def findings(content: dict[str, Any]) -> list[Finding]:
-    """Eq 44 where Lemma 3.1 covers it, and where the paper applies it."""
-    rising = content["rising"]
-    alone, both = rising["amplification alone"], rising["all three"]
-    test = (
-        f"{content['runs']} runs of {content['steps']} steps of `qiaso`, "
-        f"least squares with {WEIGHTS} weights"
+@CLAIMS.add(
+    "Theorem 3.1, Eq 44",
+    "the expected loss of fixed candidates on fixed examples never rises",
+)
+def _fixed(content: dict[str, Any]) -> Outcome:
+    rising, _ = content["rising"]["amplification alone"]
+    return Outcome(
+        RUNS.format(**content),
+        f"rises at {share(rising)} of the steps",
+        reproduced(rising == 0, "wrong"),
     )
-    return [
-        Finding(
-            "Theorem 3.1, Eq 44",
-            "the expected loss of fixed candidates on fixed examples never rises",
-            test,
-            f"rises at {share(alone[0])} of the steps",
-            "reproduced" if alone[0] == 0 else "wrong",
-        ),
-        Finding(
-            "Eq 44, sections 3.2 and 4.5",
-            "the expected loss falls monotonically in training",
-            f"{test}, minibatches of {BATCH} of {EXAMPLES}",
-            f"rises at {share(alone[1])} of the steps by minibatches alone, at "
-            f"{share(both[0])} by moving candidates alone, at {share(both[1])} by both",
-            "wrong" if max(alone[1], *both) > 0 else "reproduced",
-        ),
-    ]
+
+
+@CLAIMS.add(
+    "Eq 44, sections 3.2 and 4.5", "the expected loss falls monotonically in training"
+)
+def _training(content: dict[str, Any]) -> Outcome:
+    _, minibatches = content["rising"]["amplification alone"]
+    moving, both = content["rising"]["all three"]
+    return Outcome(
+        f"{RUNS.format(**content)}, minibatches of {BATCH} of {EXAMPLES}",
+        f"rises at {share(minibatches)} of the steps by minibatches alone, at "
+        f"{share(moving)} by moving candidates alone, at {share(both)} by both",
+        reproduced(max(minibatches, moving, both) == 0, "wrong"),
+    )
 
 
 def body(content: dict[str, Any]) -> str:
