@@ -243,6 +243,12 @@ def build(
     else:
         module = MLP(hidden, layer_norm, kernel_init)
 
+    return from_flax(module, convolutional)
+
+
+def from_flax(module: nn.Module, convolutional: bool) -> Network:
+    """A module that is called with images and ``train``."""
+
     def init(key: jax.Array, images: jax.Array) -> tuple[Params, BatchStats]:
         variables = module.init(key, images, False)
         return variables["params"], variables.get("batch_stats", {})

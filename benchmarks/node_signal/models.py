@@ -25,7 +25,8 @@ class Transformer(nn.Module):
     width: int = 32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        del train
         h = nn.Dense(self.width, name="embedding")(patches(x))
         shape = h.shape[1:]
         h = h + self.param("position", nn.initializers.normal(0.02), shape)[None]
@@ -51,19 +52,7 @@ def build(name: NetworkName) -> Network:
     """The paper's MLP or CNN, or the transformer block."""
     if name != "transformer":
         return networks.build(name)
-    module = Transformer()
-
-    def init(key: jax.Array, images: jax.Array) -> tuple[Any, Any]:
-        return module.init(key, images)["params"], {}
-
-    def apply(
-        params: Any, batch_stats: Any, images: jax.Array, train: bool
-    ) -> tuple[jax.Array, Any]:
-        del train
-        logits: Any = module.apply({"params": params}, images)
-        return logits, batch_stats
-
-    return Network(init, apply, False)
+    return networks.from_flax(Transformer(), convolutional=False)
 
 
 def trained(
@@ -92,7 +81,7 @@ def trained(
         carry = (params, batch_stats, tx.init(params))
         return jax.lax.scan(step, carry, keys)[0][:2]
 
-    image = pipeline.standardise(splits.train.images[:1], splits.mean, splits.std)
+    image = pipeline.batch_of(splits, splits.train, slice(1)).images
     start = network.init(jax.random.key(0), image)
     return train(*start) if num_steps else start
 
@@ -101,6 +90,4 @@ def draw_batch(key: jax.Array, splits: Splits, size: int) -> Batch:
     """Training examples, drawn without replacement."""
     every = jnp.arange(len(splits.train.labels))
     rows = jax.random.choice(key, every, (size,), replace=False)
-    images = splits.train.images[rows]
-    images = pipeline.standardise(images, splits.mean, splits.std)
-    return Batch(images, splits.train.labels[rows])
+    return pipeline.batch_of(splits, splits.train, rows)

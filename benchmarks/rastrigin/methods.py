@@ -49,6 +49,20 @@ class Run:
         """Seeds that found the global basin: all other minima are 0.99 or higher."""
         return sum(value < 0.5 for value in self.values)
 
+    def record(self) -> dict[str, Any]:
+        """What the files of results hold."""
+        found = {"quartiles": self.quartiles, "solved": self.solved}
+        return dataclasses.asdict(self) | found
+
+    def cells(self) -> list[str]:
+        """What tables show: population, evaluations, quartiles, seeds that solved."""
+        return [
+            f"{self.settings['population']:,}",
+            f"{self.evaluations:,}",
+            *(f"{value:.3g}" for value in self.quartiles),
+            f"{self.solved}/{len(self.values)}",
+        ]
+
 
 class Stopwatch:
     """Seconds since it was made, of the wall clock and of all CPU cores together."""
@@ -75,30 +89,57 @@ def starting_points(seeds: int) -> np.ndarray:
     return rng.uniform(-HALF_WIDTH, HALF_WIDTH, (seeds, DIMENSION))
 
 
-def faithful(budget: int, starts: np.ndarray) -> Run:
-    """The paper's algorithm."""
+def steps(
+    tx: Any,
+    start: jax.Array,
+    num_steps: int,
+    keep: Callable[[jax.Array, Any], Any],
+    **functions: Any,
+) -> Any:
+    """``keep(x, info)`` of every step of a transformation that needs no gradient.
 
-    def init(start, key):
-        return start, qiaso_jax.qiaso(**PAPER, key=key).init(start)
+    ``functions`` are what its ``update`` evaluates.
+    """
 
-    update: Any = qiaso_jax.qiaso(**PAPER).update
-
-    def step(carry, key):
-        del key  # the state has its own
+    def step(carry, _):
         x, state = carry
-        updates, state = update(None, state, x, value_fn=rastrigin)
-        return (optax.apply_updates(x, updates), state), state.info.best_loss
+        updates, state = tx.update(None, state, x, **functions)
+        return (optax.apply_updates(x, updates), state), keep(x, state.info)
 
-    population = PAPER["num_candidates"]
-    return scanned("QIASO, faithful", {}, budget, population, starts, init, step)
+    return jax.lax.scan(step, (start, tx.init(start)), length=num_steps)[1]
 
 
-def working(budget: int, starts: np.ndarray) -> Run:
+def transformed(
+    method: str,
+    settings: dict[str, Any],
+    make: Callable[..., Any],
+    budget: int,
+    population: int,
+    starts: np.ndarray,
+    fun: Callable[[jax.Array], jax.Array] = rastrigin,
+) -> Run:
+    """The transformations ``make(key=...)``, one for each seed."""
+
+    def search(start, key, step_keys):
+        def best(_, info):
+            return info.best_loss
+
+        return steps(make(key=key), start, len(step_keys), best, value_fn=fun)
+
+    return searched(method, settings, budget, population, starts, search)
+
+
+def minimised(
+    method: str,
+    budget: int,
+    starts: np.ndarray,
+    fun: Callable[[jax.Array], jax.Array] = rastrigin,
+) -> Run:
     """``minimize``, as a user would call it."""
     watch = Stopwatch()
     results = [
         qiaso_jax.minimize(
-            rastrigin,
+            fun,
             jnp.asarray(start, jnp.float32),
             sigma=WORKING_SIGMA,
             max_evaluations=budget,
@@ -106,25 +147,25 @@ def working(budget: int, starts: np.ndarray) -> Run:
         )
         for seed, start in enumerate(starts)
     ]
-    values = [result.fun for result in results]
     spent = results[0].nfev
     settings = {"population": spent // results[0].nit, "sigma": WORKING_SIGMA}
-    return Run("QIASO, working", settings, budget, spent, *watch.read(), values)
+    values = [result.fun for result in results]
+    return Run(method, settings, budget, spent, *watch.read(), values)
 
 
 def random_search(budget: int, starts: np.ndarray) -> Run:
     """Uniform in the box."""
     population = 100
 
-    def step(carry, key):
+    def best(key):
         shape = (population, DIMENSION)
         x = jax.random.uniform(key, shape, minval=-HALF_WIDTH, maxval=HALF_WIDTH)
-        return carry, jnp.min(rastrigin(x))
+        return jnp.min(rastrigin(x))
 
-    def init(start, key):
-        return ()
+    def search(start, key, step_keys):
+        return jax.lax.map(best, step_keys)
 
-    return scanned("random search", {}, budget, population, starts, init, step)
+    return searched("random search", {}, budget, population, starts, search)
 
 
 def snes(budget: int, starts: np.ndarray, population: int) -> Run:
@@ -161,9 +202,6 @@ def evolved(
 ) -> Run:
     """An algorithm of evosax."""
 
-    def init(start, key):
-        return algorithm.init(key, start, hyper)
-
     def step(state, key):
         ask_key, tell_key = jax.random.split(key)
         population, state = algorithm.ask(ask_key, state, hyper)
@@ -171,36 +209,33 @@ def evolved(
         state, _ = algorithm.tell(tell_key, population, values, state, hyper)
         return state, jnp.min(values)
 
+    def search(start, key, step_keys):
+        return jax.lax.scan(step, algorithm.init(key, start, hyper), step_keys)[1]
+
     population = algorithm.population_size
-    return scanned(method, settings, budget, population, starts, init, step)
+    return searched(method, settings, budget, population, starts, search)
 
 
-def scanned(
+def searched(
     method: str,
     settings: dict[str, Any],
     budget: int,
     population: int,
     starts: np.ndarray,
-    init: Callable[[Any, Any], Any],
-    step: Callable[[Any, Any], tuple[Any, Any]],
+    search: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
 ) -> Run:
-    """All seeds side by side; ``step`` evaluates one population."""
+    """All seeds side by side.
+
+    ``search(start, key, step_keys)`` gives the best value of each step, in which one
+    population is evaluated.
+    """
     num_steps = budget // population
 
     @jax.jit
     @jax.vmap
     def best(start, key):
         init_key, scan_key = jax.random.split(key)
-
-        def keep_best(carry, key):
-            state, best_value = carry
-            state, value = step(state, key)
-            return (state, jnp.minimum(best_value, value)), None
-
-        carry = (init(start, init_key), jnp.asarray(jnp.inf))
-        keys = jax.random.split(scan_key, num_steps)
-        (_, best_value), _ = jax.lax.scan(keep_best, carry, keys)
-        return best_value
+        return jnp.min(search(start, init_key, jax.random.split(scan_key, num_steps)))
 
     watch = Stopwatch()
     keys = jax.vmap(jax.random.key)(jnp.arange(len(starts)))

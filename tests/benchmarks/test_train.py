@@ -309,8 +309,10 @@ def test_numbers_that_do_not_fit(args, message, tmp_path, capsys):
         (("--label-smoothing", "1"), r"--label-smoothing must be in \[0, 1\), got 1.0"),
         (("--rotate", "-3"), "--rotate must be at least 0, got -3.0"),
         (("--without", "kl"), "--without is for qiaso-paper, got adam"),
-        (("--channels",), "--channels must name at least one convolution, got none"),
-        (("--channels", "8", "0"), r"--channels must be at least 1 each, got \(8, 0\)"),
+        (("--channels",), "--channels must name at least one"),
+        (("--channels", "8", "0"), r"--channels must be at least 1, got \(8, 0\)"),
+        (("--validation", "1"), r"--validation must be in \[0, 1\), got 1.0"),
+        (("--limit", "0"), "--limit must be at least 1, got 0"),
     ],
 )
 def test_settings_that_do_not_fit(args, message):
