@@ -185,7 +185,12 @@ def per_kernel_cosine(found: Any, truth: Any) -> dict[str, float]:
     for (path, b), a in zip(leaves, jax.tree.leaves(found), strict=True):
         *layer, last = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
         if last == "kernel":
-            a, b = np.ravel(a).astype(np.float64), np.ravel(b).astype(np.float64)
-            norm = np.linalg.norm(a) * np.linalg.norm(b)
-            cosines["/".join(layer)] = float(a @ b / norm)
+            cosines["/".join(layer)] = cosine(np.asarray(a), np.asarray(b))
     return cosines
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two arrays as vectors, in float64; 0 where one of them is zero."""
+    a, b = np.ravel(a).astype(np.float64), np.ravel(b).astype(np.float64)
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(np.clip(a @ b / norms, -1, 1)) if norms else 0.0
