@@ -15,7 +15,7 @@ import pytest
 import tyro
 
 from benchmarks import train
-from benchmarks.harness import checkpoints, data, networks, records, settings
+from benchmarks.harness import checkpoints, convolution, data, records, settings
 from benchmarks.harness.optimizers import NAMES, REGISTRY
 from benchmarks.harness.settings import Command
 
@@ -72,7 +72,7 @@ def test_convolutions_train_with_and_without_gradients(
     optimizer, network, tmp_path, capsys, monkeypatch
 ):
     # Small images would fit the cache all at once.
-    monkeypatch.setattr(networks, "PATCHES", 4 * 9 * 64)
+    monkeypatch.setattr(convolution, "PATCHES", 4 * 9 * 64)
     args = arguments(optimizer, "--epochs", "2", "--batch-size", "32", "--limit", "64")
     args = (*args, "--network", network, "--channels", "2", "3", "--candidates", "4")
     status, said = run(capsys, tmp_path / "run", *args)
