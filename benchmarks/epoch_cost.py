@@ -10,7 +10,6 @@ their own for ``--examples``: ``--optimizers adam node-qiaso:examples=0.25 node-
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +18,8 @@ import jax
 import numpy as np
 import tyro
 
-from benchmarks.cli import UserError
+from benchmarks import cli
+from benchmarks.cli import UserError, require_at_least, require_some
 from benchmarks.harness import data, pipeline, records
 from benchmarks.harness.loop import compile_program
 from benchmarks.harness.optimizers import NAMES
@@ -49,50 +49,35 @@ def experiments(command: Command) -> dict[str, Experiment]:
     """What each entry of ``--optimizers`` asks for, in their order.
 
     Raises:
-      UserError: An entry is unknown, malformed or there twice, or there is none.
+      UserError: An entry is unknown or malformed, or there is none.
     """
-    if not command.optimizers:
-        raise UserError("--optimizers must name at least one")
+    require_some(command, "optimizers")
     found: dict[str, Experiment] = {}
     for entry in command.optimizers:
-        name, colon, option = entry.partition(":")
+        name, marked, option = entry.partition(":examples=")
+        try:
+            changes: dict[str, Any] = {"examples": float(option)} if marked else {}
+        except ValueError as error:
+            raise UserError(
+                f"--optimizers: the fraction in {entry!r} is no number"
+            ) from error
         if name not in NAMES:
             raise UserError(
-                f"--optimizers must be of {', '.join(NAMES)}, got {entry!r}"
+                f"--optimizers must be of {', '.join(NAMES)}, with or without "
+                f":examples=FRACTION after it, got {entry!r}"
             )
-        if entry in found:
-            raise UserError(f"--optimizers has {entry!r} twice")
-        changes: dict[str, Any] = {"optimizer": name}
-        if colon:
-            changes["examples"] = _fraction(option, entry)
-        changed = dataclasses.replace(command.experiment, **changes)
+        changed = dataclasses.replace(command.experiment, optimizer=name, **changes)
         found[entry] = resolved(changed)
     return found
 
 
-def _fraction(option: str, entry: str) -> float:
-    key, _, text = option.partition("=")
-    if key != "examples":
-        raise UserError(
-            "--optimizers takes one option, :examples=FRACTION after a name, "
-            f"got {entry!r}"
-        )
-    try:
-        return float(text)
-    except ValueError as error:
-        raise UserError(
-            f"--optimizers: the fraction in {entry!r} is no number"
-        ) from error
-
-
-def main(command: Command) -> dict[str, Any]:
-    """Writes and returns seconds, CPU seconds and their ratios.
+def main(command: Command) -> None:
+    """Writes seconds, CPU seconds and their ratios; prints some.
 
     Raises:
       UserError: The command asks for what cannot be.
     """
-    if command.rounds < 1:
-        raise UserError(f"--rounds must be at least 1, got {command.rounds}")
+    require_at_least(command, 1, "rounds")
     report = measured(
         experiments(command), command.rounds, command.data_dir, command.cache_dir
     )
@@ -100,7 +85,8 @@ def main(command: Command) -> dict[str, Any]:
     content |= records.provenance()
     command.output.parent.mkdir(parents=True, exist_ok=True)
     records.write_json(command.output, content)
-    return report
+    for entry, row in report.items():
+        print(f"{entry}: {row['seconds']} s per epoch, ratio {row['ratio']}")
 
 
 def measured(
@@ -147,8 +133,4 @@ def measured(
 
 
 if __name__ == "__main__":
-    try:
-        for entry, row in main(tyro.cli(Command, description=__doc__)).items():
-            print(f"{entry}: {row['seconds']} s per epoch, ratio {row['ratio']}")
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    cli.run(main, Command, __doc__)

@@ -6,7 +6,7 @@ few, so the many are measured by repeating one compiled step of few.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -89,7 +89,7 @@ class Meter:
         self._gradient = jax.jit(
             jax.grad(lambda p, **data: self.losses(p, **data).mean())
         )
-        self._estimates: dict[tuple[int, bool], Callable[..., Any]] = {}
+        self._repeated = jax.jit(self._mean, static_argnums=(0, 1))
 
     def losses(
         self, params: Any, batch_stats: Any, batch: Batch, weights: jax.Array
@@ -103,17 +103,13 @@ class Meter:
     ) -> Any:
         """The pseudo-gradient of ``losses`` from so many pairs per example."""
         few = max(n for n in range(1, 5) if pairs % n == 0)
-        if (few, reactive_only) not in self._estimates:
-            self._estimates[few, reactive_only] = jax.jit(
-                lambda *args, **data: self._mean(few, reactive_only, *args, **data)
-            )
-        return self._estimates[few, reactive_only](pairs // few, key, params, **data)
+        return self._repeated(few, reactive_only, pairs // few, key, params, **data)
 
     def _mean(
         self,
         pairs: int,
         reactive_only: bool,
-        repeats: jax.Array,
+        repeats: int,
         key: jax.Array,
         params: Any,
         **data: Any,

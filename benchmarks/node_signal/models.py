@@ -11,6 +11,7 @@ import optax
 
 from benchmarks.harness import networks, pipeline
 from benchmarks.harness.data import CLASSES
+from benchmarks.harness.interface import Objective
 from benchmarks.harness.networks import Batch, Network
 from benchmarks.harness.pipeline import Splits
 
@@ -62,18 +63,14 @@ def trained(
     tx = optax.adam(learning_rate)
     size = len(splits.train.labels)
 
-    def loss(params: Any, batch_stats: Any, batch: Batch) -> tuple[jax.Array, Any]:
-        logits, batch_stats = network.apply(params, batch_stats, batch.images, True)
-        return jnp.mean(networks.cross_entropy(logits, batch.labels)), batch_stats
-
     @jax.jit
     def train(params: Any, batch_stats: Any) -> tuple[Any, Any]:
         def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
             params, batch_stats, state = carry
             batch = draw_batch(key, splits, min(TRAINING_BATCH, size))
-            gradient, batch_stats = jax.grad(loss, has_aux=True)(
-                params, batch_stats, batch
-            )
+            gradient, batch_stats = jax.grad(
+                Objective(network.apply).loss_and_stats, has_aux=True
+            )(params, batch_stats, batch)
             updates, state = tx.update(gradient, state, params)
             return (optax.apply_updates(params, updates), batch_stats, state), None
 

@@ -19,7 +19,7 @@ from benchmarks import cli
 from benchmarks.cli import progress, require_at_least, require_some
 from benchmarks.harness import records
 from benchmarks.markdown import table
-from benchmarks.rastrigin import methods
+from benchmarks.rastrigin import methods, rivals
 from benchmarks.rastrigin.methods import Run
 
 CMA_POPULATIONS = (30, 300)
@@ -102,14 +102,14 @@ def compared(budget: int, starts: np.ndarray) -> Iterator[list[Run]]:
     working = methods.minimised("QIASO, working", budget, starts)
     yield [working]
     rows: list[list[Callable[..., Run]]] = [
-        [methods.random_search],
+        [rivals.random_search],
         *(
-            [partial(methods.cma_es, population=size)]
+            [partial(rivals.cma_es, population=size)]
             for size in (*CMA_POPULATIONS, working.settings["population"])
         ),
-        [partial(methods.snes, population=size) for size in SNES_POPULATIONS],
+        [partial(rivals.snes, population=size) for size in SNES_POPULATIONS],
         [
-            partial(methods.open_es, population=size, rate=rate, last=last)
+            partial(rivals.open_es, population=size, rate=rate, last=last)
             for size in OPEN_ES_POPULATIONS
             for rate in OPEN_ES_RATES
             for last in OPEN_ES_LAST_SIGMAS

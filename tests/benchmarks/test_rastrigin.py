@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.cli import UserError
 from benchmarks.rastrigin import __main__ as rastrigin
-from benchmarks.rastrigin import methods
+from benchmarks.rastrigin import methods, rivals
 
 BUDGET = 620
 
@@ -38,10 +38,10 @@ def test_starts_are_in_the_box_and_do_not_depend_on_the_number_of_seeds():
 
 
 def test_cma_spends_the_whole_budget_by_restarting():
-    run = methods.cma_es(20_000, methods.starting_points(1), population=10)
+    run = rivals.cma_es(20_000, methods.starting_points(1), population=10)
     assert run.evaluations == 20_000
     assert run.settings["restarts_per_seed"] >= 1
-    again = methods.cma_es(20_000, methods.starting_points(1), population=10)
+    again = rivals.cma_es(20_000, methods.starting_points(1), population=10)
     assert run.values == again.values
 
 
