@@ -10,7 +10,6 @@ their own for ``--examples``: ``--optimizers adam node-qiaso:examples=0.25 node-
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +23,7 @@ from benchmarks.harness import data, pipeline, records
 from benchmarks.harness.loop import compile_program
 from benchmarks.harness.optimizers import NAMES
 from benchmarks.harness.settings import Experiment, resolved
+from benchmarks.harness.stopwatch import Stopwatch
 
 RESULTS = Path(__file__).parent / "results" / "train"
 
@@ -106,24 +106,24 @@ def measured(
         entry: compile_program(resolved_experiment, splits)
         for entry, resolved_experiment in entries.items()
     }
-    wall: dict[str, list[float]] = {name: [] for name in programs}
-    cpu: dict[str, list[float]] = {name: [] for name in programs}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
     for _ in range(rounds + 1):
         for name, program in programs.items():
-            start, cpu_start = time.perf_counter(), time.process_time()
+            watch = Stopwatch()
             jax.block_until_ready(program.epoch(program.state, 1))
-            wall[name].append(time.perf_counter() - start)
-            cpu[name].append(time.process_time() - cpu_start)
+            times[name].append(watch.read())
+    # The first round warms up.
+    medians = {name: np.median(each[1:], axis=0) for name, each in times.items()}
     report: dict[str, Any] = {}
     for name, program in programs.items():
-        # The first round warms up.
-        seconds, cpu_seconds = np.median(wall[name][1:]), np.median(cpu[name][1:])
+        seconds, cpu_seconds = medians[name].tolist()
+        ratio, cpu_ratio = (medians[name] / medians[unit]).tolist()
         report[name] = {
-            "seconds": round(float(seconds), 4),
-            "seconds_of_rounds": [round(each, 4) for each in wall[name][1:]],
-            "cpu_seconds": round(float(cpu_seconds), 4),
-            "ratio": round(float(seconds / np.median(wall[unit][1:])), 2),
-            "cpu_ratio": round(float(cpu_seconds / np.median(cpu[unit][1:])), 2),
+            "seconds": round(seconds, 4),
+            "seconds_of_rounds": [round(wall, 4) for wall, _ in times[name][1:]],
+            "cpu_seconds": round(cpu_seconds, 4),
+            "ratio": round(ratio, 2),
+            "cpu_ratio": round(cpu_ratio, 2),
             "sample_forwards": program.sample_forwards_per_epoch,
             "compile_seconds": round(program.compile_seconds, 2),
             "examples_per_epoch": program.examples_per_epoch,

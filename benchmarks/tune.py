@@ -13,17 +13,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
-import tyro
 
 from benchmarks import cli
 from benchmarks.cli import progress
 from benchmarks.harness import data, pipeline, records
 from benchmarks.harness.loop import compile_program
-from benchmarks.harness.optimizers import NAMES, REGISTRY, OptimizerName
+from benchmarks.harness.optimizers import REGISTRY, OptimizerName
 from benchmarks.harness.settings import DEFAULT_SIGMA, RATES, Experiment
 
 # Not a seed that results are reported for.
@@ -37,9 +36,8 @@ CMA_ES_HIDDEN = (8,)
 class Command:
     """Writes benchmarks/results/learning_rates.json."""
 
-    optimizers: Annotated[
-        tuple[OptimizerName, ...], tyro.conf.arg(help="Which; the others are kept.")
-    ] = NAMES  # type: ignore[assignment]
+    optimizers: tuple[OptimizerName, ...] = get_args(OptimizerName)
+    """Which; the others are kept."""
     output: Path = RATES
     data_dir: Path | None = None
     cache_dir: Path | None = None

@@ -75,7 +75,6 @@ class CNN(nn.Module):
     """Convolution, normalisation, ReLU, pooling; then two dense layers."""
 
     channels: tuple[int, ...]
-    width: int
     kernel_init: nn.initializers.Initializer
     over_images: OverImages
 
@@ -86,7 +85,7 @@ class CNN(nn.Module):
             # ReLU after pooling is the same, on a quarter of the numbers.
             x = nn.relu(max_pool(batch_norm(x, train)))
         x = x.reshape(len(x), -1)
-        x = nn.Dense(self.width, use_bias=False, kernel_init=self.kernel_init)(x)
+        x = nn.Dense(64, use_bias=False, kernel_init=self.kernel_init)(x)
         x = nn.relu(batch_norm(x, train))
         return nn.Dense(CLASSES, kernel_init=self.kernel_init)(x)
 
@@ -151,7 +150,7 @@ def build(
     if name == "mlp":
         return from_flax(MLP(hidden, kernel_init), convolutional=False)
     if name == "cnn":
-        module = CNN(channels, 64, kernel_init, over_images)
+        module = CNN(channels, kernel_init, over_images)
         return from_flax(module, convolutional=True)
     # The last convolution is pooled over the whole image instead.
     pooled, scale = tuple(range(len(channels) - 1)), 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import optax
 
 import qiaso_jax
+from benchmarks.harness.stopwatch import Stopwatch
 
 PAPER = qiaso_jax.PAPER
 DIMENSION = 30
@@ -59,17 +59,6 @@ class Run:
             *(f"{value:.3g}" for value in self.quartiles),
             f"{self.solved}/{len(self.values)}",
         ]
-
-
-class Stopwatch:
-    """Seconds since it was made, of the wall clock and of all CPU cores together."""
-
-    def __init__(self):
-        self._began = time.perf_counter(), time.process_time()
-
-    def read(self) -> tuple[float, float]:
-        wall, cpu = self._began
-        return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def rastrigin(x: Any, xp: Any = jnp) -> Any:

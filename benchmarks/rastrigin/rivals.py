@@ -12,12 +12,12 @@ import optax
 from evosax.algorithms import SNES, Open_ES
 from threadpoolctl import threadpool_limits
 
+from benchmarks.harness.stopwatch import Stopwatch
 from benchmarks.rastrigin.methods import (
     DIMENSION,
     HALF_WIDTH,
     SIGMA,
     Run,
-    Stopwatch,
     rastrigin,
     searched,
 )
