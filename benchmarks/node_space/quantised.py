@@ -156,13 +156,11 @@ def logits(row: Row, model: tuple[Step, Params], images: jax.Array) -> jax.Array
     return mlp.logits(w | kernels, images)
 
 
-def losses_of(row: Row, step: Step) -> Callable[..., jax.Array]:
-    """Cross-entropy of each example as a function of the parameters."""
-
-    def losses(params: Params, images: jax.Array, labels: jax.Array) -> jax.Array:
-        return networks.cross_entropy(logits(row, (step, params), images), labels)
-
-    return losses
+def losses(
+    row: Row, step: Step, params: Params, images: jax.Array, labels: jax.Array
+) -> jax.Array:
+    """Cross-entropy of each example."""
+    return networks.cross_entropy(logits(row, (step, params), images), labels)
 
 
 def transformation(row: Row, adam: Any, key: jax.Array) -> Any:
@@ -181,14 +179,14 @@ def training(command: Command, row: Row, train: Batch) -> Callable[..., Params]:
     def trained(
         rate: jax.Array, key: jax.Array, params: Params, step_size: Step
     ) -> Params:
-        losses = losses_of(row, step_size)
+        of_examples = partial(losses, row, step_size)
 
         def mean_loss(params: Params, **batch: jax.Array) -> jax.Array:
-            return losses(params, **batch).mean()
+            return of_examples(params, **batch).mean()
 
         order_key, state_key = jax.random.split(key)
         tx = transformation(row, optax.adam(rate / row.unit), state_key)
-        value_fn = losses if row.space else mean_loss
+        value_fn = of_examples if row.space else mean_loss
 
         def step(carry: Any, batch: Batch, _: Any) -> Any:
             params, state = carry
@@ -214,7 +212,7 @@ def measured(command: Command, row: Row, digits: Digits) -> dict[str, Any]:
     def sites() -> Any:
         first = Batch(*(each[: command.batch_size] for each in digits.train))
         return qiaso_jax.node_sites(
-            losses_of(row, command.step),
+            partial(losses, row, command.step),
             mlp.initial(0, HIDDEN, row.unit),
             space=row.space or "auto",
             **first._asdict(),
@@ -237,9 +235,7 @@ def page(command: Command, digits: Digits, rows: list[dict[str, Any]]) -> str:
             row["method"],
             f"{row['unit']:g}",
             *task.cells(row),
-            report.spaces_in_words(row["spaces"], mlp.KERNELS)
-            if "spaces" in row
-            else "",
+            report.spaces_in_words(row.get("spaces", {}), mlp.KERNELS),
         ]
         for row in rows
     ]

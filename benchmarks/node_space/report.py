@@ -53,6 +53,8 @@ def spaces(sites: Iterable[Any]) -> dict[str, str]:
 
 def spaces_in_words(found: Mapping[str, str], paths: Iterable[str]) -> str:
     """One word where these parameters share a space, else each with its own."""
+    if not found:
+        return ""
     of_paths = {path: found.get(path, "not listed") for path in paths}
     if len(set(of_paths.values())) == 1:
         return next(iter(of_paths.values()))
