@@ -29,3 +29,50 @@ def run(
         sys.exit(main(tyro.cli(command, description=description)))
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def progress(text: str) -> None:
+    """A line beside the results of a long command, on the standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def option(name: str) -> str:
+    """A field of a command as it is typed."""
+    return "--" + name.replace("_", "-")
+
+
+def require(
+    settings: Any, wanted: str, holds: Callable[[Any], bool], *names: str
+) -> None:
+    """Raises ``UserError`` unless ``holds`` of these fields of ``settings``.
+
+    Of a tuple it has to hold for each entry; ``None`` is a setting that is not made.
+    ``wanted`` says the condition in words, as in "must be ``wanted``".
+    """
+    for name in names:
+        value = getattr(settings, name)
+        entries = value if isinstance(value, tuple) else (value,)
+        if not all(holds(each) for each in entries if each is not None):
+            raise UserError(f"{option(name)} must be {wanted}, got {value}")
+
+
+def require_at_least(settings: Any, least: int, *names: str) -> None:
+    """Raises ``UserError`` for a number below ``least``, alone or in a tuple."""
+    require(settings, f"at least {least}", lambda number: number >= least, *names)
+
+
+def require_positive(settings: Any, *names: str) -> None:
+    """Raises ``UserError`` for a number that is not positive and finite."""
+    require(settings, "positive", lambda number: 0 < number < float("inf"), *names)
+
+
+def require_fraction(settings: Any, *names: str) -> None:
+    """Raises ``UserError`` for a number that is not in (0, 1]."""
+    require(settings, "in (0, 1]", lambda number: 0 < number <= 1, *names)
+
+
+def require_some(settings: Any, *names: str) -> None:
+    """Raises ``UserError`` for a list without an entry."""
+    for name in names:
+        if not getattr(settings, name):
+            raise UserError(f"{option(name)} must name at least one")

@@ -10,8 +10,6 @@ their own for ``--examples``: ``--optimizers adam node-qiaso:examples=0.25 node-
 from __future__ import annotations
 
 import dataclasses
-import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,11 +17,13 @@ import jax
 import numpy as np
 import tyro
 
-from benchmarks.cli import UserError
+from benchmarks import cli
+from benchmarks.cli import UserError, require_at_least, require_some
 from benchmarks.harness import data, pipeline, records
 from benchmarks.harness.loop import compile_program
 from benchmarks.harness.optimizers import NAMES
 from benchmarks.harness.settings import Experiment, resolved
+from benchmarks.harness.stopwatch import Stopwatch
 
 RESULTS = Path(__file__).parent / "results" / "train"
 
@@ -49,50 +49,35 @@ def experiments(command: Command) -> dict[str, Experiment]:
     """What each entry of ``--optimizers`` asks for, in their order.
 
     Raises:
-      UserError: An entry is unknown, malformed or there twice, or there is none.
+      UserError: An entry is unknown or malformed, or there is none.
     """
-    if not command.optimizers:
-        raise UserError("--optimizers must name at least one")
+    require_some(command, "optimizers")
     found: dict[str, Experiment] = {}
     for entry in command.optimizers:
-        name, colon, option = entry.partition(":")
+        name, marked, option = entry.partition(":examples=")
+        try:
+            changes: dict[str, Any] = {"examples": float(option)} if marked else {}
+        except ValueError as error:
+            raise UserError(
+                f"--optimizers: the fraction in {entry!r} is no number"
+            ) from error
         if name not in NAMES:
             raise UserError(
-                f"--optimizers must be of {', '.join(NAMES)}, got {entry!r}"
+                f"--optimizers must be of {', '.join(NAMES)}, with or without "
+                f":examples=FRACTION after it, got {entry!r}"
             )
-        if entry in found:
-            raise UserError(f"--optimizers has {entry!r} twice")
-        changes: dict[str, Any] = {"optimizer": name}
-        if colon:
-            changes["examples"] = _fraction(option, entry)
-        changed = dataclasses.replace(command.experiment, **changes)
+        changed = dataclasses.replace(command.experiment, optimizer=name, **changes)
         found[entry] = resolved(changed)
     return found
 
 
-def _fraction(option: str, entry: str) -> float:
-    key, _, text = option.partition("=")
-    if key != "examples":
-        raise UserError(
-            "--optimizers takes one option, :examples=FRACTION after a name, "
-            f"got {entry!r}"
-        )
-    try:
-        return float(text)
-    except ValueError as error:
-        raise UserError(
-            f"--optimizers: the fraction in {entry!r} is no number"
-        ) from error
-
-
-def main(command: Command) -> dict[str, Any]:
-    """Writes and returns seconds, CPU seconds and their ratios.
+def main(command: Command) -> None:
+    """Writes seconds, CPU seconds and their ratios; prints some.
 
     Raises:
       UserError: The command asks for what cannot be.
     """
-    if command.rounds < 1:
-        raise UserError(f"--rounds must be at least 1, got {command.rounds}")
+    require_at_least(command, 1, "rounds")
     report = measured(
         experiments(command), command.rounds, command.data_dir, command.cache_dir
     )
@@ -100,7 +85,8 @@ def main(command: Command) -> dict[str, Any]:
     content |= records.provenance()
     command.output.parent.mkdir(parents=True, exist_ok=True)
     records.write_json(command.output, content)
-    return report
+    for entry, row in report.items():
+        print(f"{entry}: {row['seconds']} s per epoch, ratio {row['ratio']}")
 
 
 def measured(
@@ -120,24 +106,24 @@ def measured(
         entry: compile_program(resolved_experiment, splits)
         for entry, resolved_experiment in entries.items()
     }
-    wall: dict[str, list[float]] = {name: [] for name in programs}
-    cpu: dict[str, list[float]] = {name: [] for name in programs}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
     for _ in range(rounds + 1):
         for name, program in programs.items():
-            start, cpu_start = time.perf_counter(), time.process_time()
+            watch = Stopwatch()
             jax.block_until_ready(program.epoch(program.state, 1))
-            wall[name].append(time.perf_counter() - start)
-            cpu[name].append(time.process_time() - cpu_start)
+            times[name].append(watch.read())
+    # The first round warms up.
+    medians = {name: np.median(each[1:], axis=0) for name, each in times.items()}
     report: dict[str, Any] = {}
     for name, program in programs.items():
-        # The first round warms up.
-        seconds, cpu_seconds = np.median(wall[name][1:]), np.median(cpu[name][1:])
+        seconds, cpu_seconds = medians[name].tolist()
+        ratio, cpu_ratio = (medians[name] / medians[unit]).tolist()
         report[name] = {
-            "seconds": round(float(seconds), 4),
-            "seconds_of_rounds": [round(each, 4) for each in wall[name][1:]],
-            "cpu_seconds": round(float(cpu_seconds), 4),
-            "ratio": round(float(seconds / np.median(wall[unit][1:])), 2),
-            "cpu_ratio": round(float(cpu_seconds / np.median(cpu[unit][1:])), 2),
+            "seconds": round(seconds, 4),
+            "seconds_of_rounds": [round(wall, 4) for wall, _ in times[name][1:]],
+            "cpu_seconds": round(cpu_seconds, 4),
+            "ratio": round(ratio, 2),
+            "cpu_ratio": round(cpu_ratio, 2),
             "sample_forwards": program.sample_forwards_per_epoch,
             "compile_seconds": round(program.compile_seconds, 2),
             "examples_per_epoch": program.examples_per_epoch,
@@ -147,8 +133,4 @@ def measured(
 
 
 if __name__ == "__main__":
-    try:
-        for entry, row in main(tyro.cli(Command, description=__doc__)).items():
-            print(f"{entry}: {row['seconds']} s per epoch, ratio {row['ratio']}")
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    cli.run(main, Command, __doc__)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = [columns, ["---"] * len(columns), *rows]
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], numbers: bool = False
+) -> str:
+    """A Markdown table; with ``numbers``, all columns but the first end flush right."""
+    ruler = ["---", *["---:" if numbers else "---"] * (len(columns) - 1)]
+    lines = [columns, ruler, *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import tyro
 
+from benchmarks import cli
 from benchmarks.cli import UserError
 from benchmarks.harness import records
+from benchmarks.markdown import table
 
 TRAIN = Path(__file__).parent / "results" / "train"
 COLUMNS = (
@@ -32,8 +33,8 @@ class Command:
     """Default: table.md in the folder."""
 
 
-def main(command: Command) -> str:
-    """Writes and returns the table.
+def main(command: Command) -> None:
+    """Writes and prints the table.
 
     Raises:
       UserError: The folder holds no run.
@@ -42,11 +43,10 @@ def main(command: Command) -> str:
     rows = [row(path.parent) for path in configs]
     if not rows:
         raise UserError(f"{command.folder} holds no run of benchmarks.train")
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + NOTE
+    text = f"{table(COLUMNS, rows)}\n{NOTE}"
     output = command.output or command.folder / "table.md"
     records.write_text(output, text)
-    return text
+    print(text)
 
 
 def row(folder: Path) -> list[str]:
@@ -94,7 +94,4 @@ benchmarks.summary`.
 
 
 if __name__ == "__main__":
-    try:
-        print(main(tyro.cli(Command, description=__doc__)))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    cli.run(main, Command, __doc__)

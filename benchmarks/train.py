@@ -10,20 +10,19 @@ import contextlib
 import dataclasses
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import tyro
 from rich.console import Console
 
-from benchmarks.cli import UserError
+from benchmarks import cli
+from benchmarks.cli import UserError, require_at_least
 from benchmarks.harness import data, interruption, pipeline, plotting, records
 from benchmarks.harness.checkpoints import Checkpoints
-from benchmarks.harness.display import Display, EventFiles
+from benchmarks.harness.display import Display, Show, event_files
 from benchmarks.harness.interface import State
 from benchmarks.harness.loop import Program, compile_program
 from benchmarks.harness.settings import Command, resolved
@@ -31,23 +30,16 @@ from benchmarks.harness.settings import Command, resolved
 
 def main(command: Command) -> int:
     """Runs ``command``; returns the exit status of the process."""
-    console = Console(stderr=True, soft_wrap=True)
     try:
-        return run(command, console)
-    except UserError as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        return run(command, Console(stderr=True, soft_wrap=True))
     except OSError as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False)
-    return 1
+        raise UserError(str(error)) from error
 
 
 def run(command: Command, console: Console) -> int:
     """Trains; raises ``UserError`` for what a user can put right."""
+    require_at_least(command, 1, "checkpoint_every")
     experiment = resolved(command.experiment)
-    if command.checkpoint_every < 1:
-        raise UserError(
-            f"--checkpoint-every must be at least 1, got {command.checkpoint_every}"
-        )
     folder = command.folder
     metrics = folder / "metrics.jsonl"
     config = folder / "config.json"
@@ -84,7 +76,9 @@ def run(command: Command, console: Console) -> int:
             state, done = _restore(checkpoints, program.state, metrics, console)
         heard = stack.enter_context(interruption.deferred())
         display = stack.enter_context(Display(console, title, program, done))
-        events = stack.enter_context(EventFiles(folder, command.tensorboard, done))
+        shows: list[Show] = [display.show]
+        if command.tensorboard:
+            shows.append(stack.enter_context(event_files(folder, done)))
         for epoch in range(done + 1, program.epochs + 1):
             start = time.perf_counter()
             following, loss = program.epoch(state, epoch)
@@ -97,8 +91,8 @@ def run(command: Command, console: Console) -> int:
             state = following
             record = measure(program, state, epoch, loss, seconds)
             records.append(metrics, record)
-            display.show(record)
-            events.write(record)
+            for show in shows:
+                show(record)
             if epoch % command.checkpoint_every == 0 or epoch == program.epochs:
                 checkpoints.save(epoch, state)
         checkpoints.finish()
@@ -201,13 +195,13 @@ def _summarise(console: Console, folder: Path, history: list[dict[str, Any]]) ->
     )
 
 
-if __name__ == "__main__":
-    try:
-        parsed = tyro.cli(Command, description=__doc__)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    status = main(parsed)
+def _to_the_end(command: Command) -> int:
+    status = main(command)
     if status >= 128:
         # An ordinary exit would wait for the epoch that was given up.
         os._exit(status)
-    sys.exit(status)
+    return status
+
+
+if __name__ == "__main__":
+    cli.run(_to_the_end, Command, __doc__)

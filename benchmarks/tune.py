@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
-import tyro
-from rich.console import Console
 
-from benchmarks.cli import UserError
+from benchmarks import cli
+from benchmarks.cli import progress
 from benchmarks.harness import data, pipeline, records
 from benchmarks.harness.loop import compile_program
-from benchmarks.harness.optimizers import NAMES, REGISTRY, OptimizerName
+from benchmarks.harness.optimizers import REGISTRY, OptimizerName
 from benchmarks.harness.settings import DEFAULT_SIGMA, RATES, Experiment
 
 # Not a seed that results are reported for.
@@ -38,9 +36,8 @@ CMA_ES_HIDDEN = (8,)
 class Command:
     """Writes benchmarks/results/learning_rates.json."""
 
-    optimizers: Annotated[
-        tuple[OptimizerName, ...], tyro.conf.arg(help="Which; the others are kept.")
-    ] = NAMES  # type: ignore[assignment]
+    optimizers: tuple[OptimizerName, ...] = get_args(OptimizerName)
+    """Which; the others are kept."""
     output: Path = RATES
     data_dir: Path | None = None
     cache_dir: Path | None = None
@@ -48,17 +45,13 @@ class Command:
 
 def main(command: Command) -> None:
     """Runs the grid, and writes the file after each optimizer."""
-    console = Console(stderr=True)
     content: dict[str, Any] = {"chosen": {}, "optimizers": {}}
     if command.output.exists():
         content = json.loads(command.output.read_text())
     for name in command.optimizers:
         report = tuned(name, command)
-        console.print(
-            f"{name}: {report['chosen']} "
-            f"{[trial['validation_accuracy'] for trial in report['trials']]}",
-            highlight=False,
-        )
+        accuracies = [trial["validation_accuracy"] for trial in report["trials"]]
+        progress(f"{name}: {report['chosen']} {accuracies}")
         content["chosen"][name] = report["chosen"]
         content["optimizers"][name] = report
         command.output.parent.mkdir(parents=True, exist_ok=True)
@@ -87,10 +80,11 @@ def trial_experiment(name: str, value: float) -> Experiment:
 def tuned(name: str, command: Command) -> dict[str, Any]:
     """The trials of one optimizer, and the value chosen."""
     trials = []
-    for value in REGISTRY[name].grid:
-        experiment = trial_experiment(name, value)
-        dataset = data.load(experiment.dataset, command.data_dir, command.cache_dir)
-        splits = pipeline.split(dataset, experiment.validation, experiment.limit)
+    experiments = {v: trial_experiment(name, v) for v in REGISTRY[name].grid}
+    any_one = next(iter(experiments.values()))
+    dataset = data.load(any_one.dataset, command.data_dir, command.cache_dir)
+    splits = pipeline.split(dataset, any_one.validation, any_one.limit)
+    for value, experiment in experiments.items():
         program = compile_program(experiment, splits)
         state = program.state
         for epoch in range(1, program.epochs + 1):
@@ -110,7 +104,7 @@ def tuned(name: str, command: Command) -> dict[str, Any]:
         "tunes": REGISTRY[name].tunes,
         "chosen": best["value"],
         "trials": trials,
-        "experiment": dataclasses.asdict(trial_experiment(name, best["value"])),
+        "experiment": dataclasses.asdict(experiments[best["value"]]),
     } | records.provenance()
 
 
@@ -119,7 +113,4 @@ def _score(trial: dict[str, Any]) -> tuple[bool, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Command, description=__doc__))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    cli.run(main, Command, __doc__)

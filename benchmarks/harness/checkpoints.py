@@ -7,12 +7,12 @@ newer one is set aside, and a sentence says why.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -46,12 +46,7 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
         try:
             self._manager.close()
         except Exception as close_error:
@@ -66,7 +61,7 @@ class Checkpoints:
         state = jax.tree.map(np.array, jax.device_get(state))
         about = {"experiment": self.experiment, "digest": digest(state)}
         self._require_space(state)
-        try:
+        with self._in_a_sentence():
             self._manager.save(
                 epoch,
                 args=ocp.args.Composite(
@@ -75,17 +70,13 @@ class Checkpoints:
                 ),
                 force=True,
             )
-        except Exception as error:  # orbax and tensorstore raise many kinds
-            raise self._failure(error) from error
         self._last_saved = epoch
 
     def finish(self) -> None:
         """Waits until everything is written."""
-        try:
+        with self._in_a_sentence():
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
-        except Exception as error:
-            raise self._failure(error) from error
 
     def epochs(self) -> list[int]:
         """The epochs that have a checkpoint, in ascending order."""
@@ -150,6 +141,13 @@ class Checkpoints:
             raise self._failure(
                 OSError(f"no space left on device: {needed:,} bytes, {free:,} free")
             )
+
+    @contextlib.contextmanager
+    def _in_a_sentence(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> UserError:
         return UserError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,14 @@ from rich.progress import (
 
 from benchmarks.harness.loop import Program
 
+Show = Callable[[dict[str, Any]], None]
 
-class Display:
+
+class Display(Progress):
     """A bar of epochs; without a terminal, one line per epoch."""
 
     def __init__(self, console: Console, title: str, program: Program, done: int):
-        self._console = console
-        self._progress = Progress(
+        super().__init__(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
@@ -33,25 +35,9 @@ class Display:
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task(
+        self._epochs = self.add_task(
             title, total=program.epochs, completed=done, numbers=""
         )
-
-    def __enter__(self) -> Display:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """Leaves the bar where it is."""
-        self._progress.stop()
 
     def show(self, record: dict[str, Any]) -> None:
         """Shows the epoch of ``record``."""
@@ -61,43 +47,25 @@ class Display:
             f"{record['timing']['examples_per_second']:,} examples/s  "
             f"{record['sample_forwards']:.3g} sample-forwards"
         )
-        self._progress.update(self._task, completed=record["epoch"], numbers=numbers)
-        if not self._console.is_terminal:
-            self._console.print(f"epoch {record['epoch']}: {numbers}", highlight=False)
+        self.update(self._epochs, completed=record["epoch"], numbers=numbers)
+        if not self.console.is_terminal:
+            self.console.print(f"epoch {record['epoch']}: {numbers}", highlight=False)
 
 
-class EventFiles:
-    """TensorBoard files of every seed's numbers, or nothing."""
+@contextlib.contextmanager
+def event_files(folder: Path, done: int) -> Iterator[Show]:
+    """TensorBoard files of every seed's numbers; gives what writes a record's epoch."""
+    # Imported where asked for: it brings protobuf with it.
+    from tensorboardX import SummaryWriter
 
-    def __init__(self, folder: Path, enabled: bool, done: int):
-        self._writer: Any = None
-        if enabled:
-            # Imported where asked for: it brings protobuf with it.
-            from tensorboardX import SummaryWriter
-
-            # What a killed run wrote after its checkpoint is not to be shown.
-            self._writer = SummaryWriter(
-                str(folder / "tensorboard"), purge_step=done + 1
-            )
-
-    def __enter__(self) -> EventFiles:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Adds the epoch of ``record``."""
-        if self._writer is None:
-            return
+    def write(record: dict[str, Any]) -> None:
         for name, values in record.items():
             if isinstance(values, list):
                 for seed, value in enumerate(values):
-                    self._writer.add_scalar(f"{name}/{seed}", value, record["epoch"])
-        self._writer.flush()
+                    writer.add_scalar(f"{name}/{seed}", value, record["epoch"])
+        writer.flush()
+
+    # What a killed run wrote after its checkpoint is not to be shown.
+    path = str(folder / "tensorboard")
+    with SummaryWriter(path, purge_step=done + 1) as writer:
+        yield write

@@ -35,12 +35,6 @@ class Setting(NamedTuple):
             return optax.constant_schedule(self.peak_learning_rate)
         return optax.cosine_decay_schedule(self.peak_learning_rate, self.total_steps)
 
-    @property
-    def ablation(self) -> dict[str, Any]:
-        """The arguments of ``qiaso`` that take one mechanism out."""
-        removed = {"kl": {"kl_strength": None}, "tunnelling": {"tunnelling": None}}
-        return removed.get(self.without or "", {})
-
 
 class State(NamedTuple):
     """What continues from step to step; all leaves are arrays."""

@@ -4,10 +4,8 @@ Section 4.1 names a three-layer feed-forward network for MNIST and a five-layer
 convolutional one with batch normalisation and ReLU for Fashion-MNIST and CIFAR-10.
 Widths, kernels and pooling are our choice: 784-128-64-10, and three 3×3 convolutions
 of 16, 32 and 64 channels, each followed by 2×2 max-pooling, before dense layers of 64
-and 10 units; a run may ask for others. Layer normalisation in place of batch
-normalisation makes a candidate's loss independent of the other examples' activations,
-which suits populations. ``cnn-global`` has the five layers in another order: all
-convolutions but one dense layer, on each channel's maximum over the image.
+and 10 units; a run may ask for others. ``cnn-global`` has the five layers in another
+order: all convolutions but one dense layer, on each channel's maximum over the image.
 ``cnn-deep`` is the same with a pooling after every second convolution only, and a
 ninth of the logits: deeper than the paper's for as many products.
 """
@@ -22,17 +20,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.cli import UserError
+from benchmarks.harness.convolution import Convolution, OverImages, max_pool
 from benchmarks.harness.data import CLASSES
 
-NetworkName = Literal[
-    "mlp", "mlp-layernorm", "cnn", "cnn-layernorm", "cnn-global", "cnn-deep"
-]
+NetworkName = Literal["mlp", "cnn", "cnn-global", "cnn-deep"]
 NAMES: tuple[str, ...] = get_args(NetworkName)
 InitName = Literal["xavier", "he", "gaussian"]
 
-OverBatch = Callable[[jax.Array], jax.Array]
-OverImages = Callable[[Callable[[jax.Array], jax.Array]], OverBatch]
 Params = Any
 BatchStats = Any
 
@@ -61,7 +55,6 @@ class MLP(nn.Module):
     """Dense layers with ReLU between them."""
 
     widths: tuple[int, ...]
-    layer_norm: bool
     kernel_init: nn.initializers.Initializer
 
     @nn.compact
@@ -69,74 +62,8 @@ class MLP(nn.Module):
         del train
         x = x.reshape(len(x), -1)
         for width in self.widths:
-            x = nn.Dense(width, kernel_init=self.kernel_init)(x)
-            x = nn.LayerNorm()(x) if self.layer_norm else x
-            x = nn.relu(x)
+            x = nn.relu(nn.Dense(width, kernel_init=self.kernel_init)(x))
         return nn.Dense(CLASSES, kernel_init=self.kernel_init)(x)
-
-
-PATCHES = 5 * 2**18
-"""So many numbers are patches of 3×3 pixels at a time on a CPU: 5 MiB."""
-
-
-def in_parts(of_image: Callable[[jax.Array], jax.Array]) -> OverBatch:
-    """``jax.vmap``, on a CPU over a few images at a time, for backward passes.
-
-    Patches are nine times the image: so many at a time fit the cache, and they are made
-    again for the backward pass. ``node_qiaso`` cannot look into the loop over parts.
-    """
-    if jax.default_backend() != "cpu":
-        return jax.vmap(of_image)
-
-    def of_batch(x: jax.Array) -> jax.Array:
-        images = max(PATCHES // (9 * x[0].size), 1)
-        # A power of two, as minibatches are: a remainder would cost a copy.
-        images = 1 << (images.bit_length() - 1)
-        return jax.lax.map(jax.checkpoint(of_image), x, batch_size=images)
-
-    return of_batch
-
-
-class Convolution(nn.Module):
-    """A 3×3 convolution with zero padding, as matrix products.
-
-    Mapped over seeds or candidates they stay batches of matrix products. XLA makes a
-    grouped convolution of a mapped ``nn.Conv``, which on a CPU took minutes per epoch.
-    """
-
-    features: int
-    kernel_init: nn.initializers.Initializer
-    over_images: OverImages
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        _, height, width, channels = x.shape
-        kernel = self.param("kernel", self.kernel_init, (3, 3, channels, self.features))
-        matrix = kernel.reshape(-1, self.features)
-
-        def convolved(image: jax.Array) -> jax.Array:
-            padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
-            patches = [
-                padded[i : i + height, j : j + width]
-                for i in range(3)
-                for j in range(3)
-            ]
-            return jnp.concatenate(patches, axis=-1) @ matrix
-
-        return self.over_images(convolved)(x)
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """The maximum over 2×2 windows; an odd last row or column is left out."""
-    batch, height, width, channels = x.shape
-    if min(height, width) < 2:
-        raise UserError(
-            "--channels names too many convolutions: each pooling halves the image, "
-            f"and one was left with {height}x{width} pixels"
-        )
-    height, width = height // 2, width // 2
-    x = x[:, : 2 * height, : 2 * width]
-    return x.reshape(batch, height, 2, width, 2, channels).max(axis=(2, 4))
 
 
 def batch_norm(x: jax.Array, train: bool) -> jax.Array:
@@ -148,25 +75,18 @@ class CNN(nn.Module):
     """Convolution, normalisation, ReLU, pooling; then two dense layers."""
 
     channels: tuple[int, ...]
-    width: int
-    layer_norm: bool
     kernel_init: nn.initializers.Initializer
     over_images: OverImages
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        def normalised(x: jax.Array) -> jax.Array:
-            if self.layer_norm:
-                return nn.LayerNorm()(x)
-            return batch_norm(x, train)
-
         for channels in self.channels:
             x = Convolution(channels, self.kernel_init, self.over_images)(x)
             # ReLU after pooling is the same, on a quarter of the numbers.
-            x = nn.relu(max_pool(normalised(x)))
+            x = nn.relu(max_pool(batch_norm(x, train)))
         x = x.reshape(len(x), -1)
-        x = nn.Dense(self.width, use_bias=False, kernel_init=self.kernel_init)(x)
-        x = nn.relu(normalised(x))
+        x = nn.Dense(64, use_bias=False, kernel_init=self.kernel_init)(x)
+        x = nn.relu(batch_norm(x, train))
         return nn.Dense(CLASSES, kernel_init=self.kernel_init)(x)
 
 
@@ -226,22 +146,22 @@ def build(
     Kernels start as ``kernel_init`` says, by default Xavier-normal. ``init`` raises
     ``UserError`` for an image that is too small for so many convolutions.
     """
-    layer_norm = name.endswith("-layernorm")
     kernel_init = initialiser("xavier") if kernel_init is None else kernel_init
-    convolutional = name.startswith("cnn")
-    module: nn.Module
-    if name in ("cnn-global", "cnn-deep"):
-        deep = name == "cnn-deep"
-        # The last convolution is pooled over the whole image instead.
-        pooled = tuple(
-            range(1, len(channels) - 1, 2) if deep else range(len(channels) - 1)
-        )
-        scale = 1 / 9 if deep else 1.0
-        module = GlobalCNN(channels, pooled, scale, kernel_init, over_images)
-    elif convolutional:
-        module = CNN(channels, 64, layer_norm, kernel_init, over_images)
-    else:
-        module = MLP(hidden, layer_norm, kernel_init)
+    if name == "mlp":
+        return from_flax(MLP(hidden, kernel_init), convolutional=False)
+    if name == "cnn":
+        module = CNN(channels, kernel_init, over_images)
+        return from_flax(module, convolutional=True)
+    # The last convolution is pooled over the whole image instead.
+    pooled, scale = tuple(range(len(channels) - 1)), 1.0
+    if name == "cnn-deep":
+        pooled, scale = pooled[1::2], 1 / 9
+    module = GlobalCNN(channels, pooled, scale, kernel_init, over_images)
+    return from_flax(module, convolutional=True)
+
+
+def from_flax(module: nn.Module, convolutional: bool) -> Network:
+    """A module that is called with images and ``train``."""
 
     def init(key: jax.Array, images: jax.Array) -> tuple[Params, BatchStats]:
         variables = module.init(key, images, False)

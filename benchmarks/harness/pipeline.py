@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,19 +34,14 @@ def split(dataset: Dataset, validation: float, limit: int | None = None) -> Spli
     """Sets a fixed random fraction of the published training split aside.
 
     Args:
-      dataset: What ``benchmarks.data.load`` gives.
+      dataset: What ``benchmarks.harness.data.load`` gives.
       validation: The fraction, in [0, 1); the same examples for every run and seed.
       limit: Keep only so many training examples. The test set is never cut.
     """
-    if not 0 <= validation < 1:
-        raise UserError(f"validation must be in [0, 1), got {validation}")
     size = len(dataset.train_labels)
     order = np.random.default_rng(20).permutation(size)
     held_out, kept = np.split(order, [int(validation * size)])
-    if limit is not None:
-        if limit < 1:
-            raise UserError(f"limit must be at least 1, got {limit}")
-        kept = kept[:limit]
+    kept = kept[:limit]
     images = dataset.train_images[kept]
     # By a histogram: exact, and without a float copy of the whole set.
     counts = np.stack(
@@ -77,6 +72,12 @@ def standardise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array
     """(x − mean) / std per channel, as float32."""
     shape = (1,) * (images.ndim - 1) + (-1,)
     return (images.astype(jnp.float32) - mean.reshape(shape)) / std.reshape(shape)
+
+
+def batch_of(splits: Splits, arrays: Arrays, rows: Any) -> Batch:
+    """The standardised images of one of the splits, and their labels."""
+    images = standardise(arrays.images[rows], splits.mean, splits.std)
+    return Batch(images, arrays.labels[rows])
 
 
 def shifted(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array:

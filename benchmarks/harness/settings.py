@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from benchmarks.cli import UserError
+from benchmarks.cli import (
+    UserError,
+    option,
+    require,
+    require_at_least,
+    require_fraction,
+    require_positive,
+    require_some,
+)
 from benchmarks.harness.data import DatasetName
 from benchmarks.harness.interface import Ablation
 from benchmarks.harness.networks import InitName, NetworkName
@@ -76,48 +85,19 @@ class Experiment:
     """Train on so many examples only."""
 
     def __post_init__(self):
-        for name in ("epochs", "seeds", "batch_size", "candidates"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"--{name.replace('_', '-')} must be at least 1, got "
-                    f"{getattr(self, name)}"
-                )
-        for name in ("hidden", "channels"):
-            if any(width < 1 for width in getattr(self, name)):
-                raise UserError(
-                    f"--{name} must be at least 1 each, got {getattr(self, name)}"
-                )
-        if not self.channels:
-            raise UserError("--channels must name at least one convolution, got none")
-        for name in ("learning_rate", "sigma", "budget", "initial_spread"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise UserError(
-                    f"--{name.replace('_', '-')} must be positive, got {value}"
-                )
-        if self.examples is not None and not 0 < self.examples <= 1:
-            raise UserError(
-                f"--examples must be above 0 and at most 1, got {self.examples}"
-            )
+        require_at_least(self, 1, "epochs", "seeds", "batch_size", "candidates")
+        require_at_least(self, 1, "hidden", "channels", "limit")
+        require_some(self, "channels")
+        require_positive(self, "learning_rate", "sigma", "budget", "initial_spread")
+        require_fraction(self, "examples")
+        require(self, "at least 0", lambda x: 0 <= x < math.inf, "shift", "rotate")
+        shares = ("zoom", "label_smoothing", "validation")
+        require(self, "in [0, 1)", lambda x: 0 <= x < 1, *shares)
         if self.without and self.optimizer != "qiaso-paper":
             raise UserError(f"--without is for qiaso-paper, got {self.optimizer}")
-        for name in ("shift", "rotate"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UserError(
-                    f"--{name} must be at least 0, got {getattr(self, name)}"
-                )
-        for name in ("zoom", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(
-                    f"--{name.replace('_', '-')} must be in [0, 1), "
-                    f"got {getattr(self, name)}"
-                )
-        even = ("open-es", "pgpe", "node-qiaso")
-        if self.optimizer in even and self.candidates % 2:
-            raise UserError(
-                f"{self.optimizer} draws antithetic pairs: --candidates must be even, "
-                f"got {self.candidates}"
-            )
+        if self.optimizer in ("open-es", "pgpe", "node-qiaso"):
+            # They draw antithetic pairs.
+            require(self, "even", lambda number: number % 2 == 0, "candidates")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +119,7 @@ class Command:
     """A folder with sub-folders mnist, fashion_mnist, cifar10 of parquet files.
     Default: QIASO_DATA_DIR, and the hub where that is unset."""
     cache_dir: Path | None = None
-    """Where decoded arrays lie. Default: QIASO_CACHE_DIR, or ~/.cache/qiaso_jax."""
+    """Cache of the datasets library. Default: its own."""
 
     @property
     def folder(self) -> Path:
@@ -153,10 +133,9 @@ def tuned_value(optimizer: str) -> float:
     try:
         return float(json.loads(RATES.read_text())["chosen"][optimizer])
     except (OSError, KeyError, ValueError) as error:
-        option = REGISTRY[optimizer].tunes.replace("_", "-")
         raise UserError(
-            f"{RATES} has no value for {optimizer}: pass --{option}, or run "
-            "python -m benchmarks.tune"
+            f"{RATES} has no value for {optimizer}: pass "
+            f"{option(REGISTRY[optimizer].tunes)}, or run python -m benchmarks.tune"
         ) from error
 
 

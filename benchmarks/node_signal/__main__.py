@@ -9,21 +9,25 @@ before and after a short training. Leaves ``results.json``, ``table.md`` and
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from pathlib import Path
 from typing import Any, get_args
 
 import jax
 import numpy as np
-import tyro
-from rich.console import Console
+import scipy.stats
 
-from benchmarks.cli import UserError
+from benchmarks import cli
+from benchmarks.cli import (
+    progress,
+    require,
+    require_at_least,
+    require_positive,
+    require_some,
+)
 from benchmarks.harness import data, pipeline, records
 from benchmarks.harness.data import DatasetName
-from benchmarks.node_signal import measure, models
-from benchmarks.node_signal import report as node_signal_report
+from benchmarks.node_signal import measure, models, report
 from benchmarks.node_signal.measure import SELECTIONS
 from benchmarks.node_signal.models import NetworkName
 
@@ -60,77 +64,40 @@ class Command:
         return self.batch_size, self.pairs
 
 
-def main(command: Command) -> int:
-    """Runs ``command``; returns the exit status of the process."""
-    console = Console()
-    try:
-        run(command, console)
-    except UserError as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False)
-        return 1
-    return 0
-
-
-def run(command: Command, console: Console) -> None:
-    """Writes everything; raises ``UserError`` for what a user can mend."""
+def main(command: Command) -> None:
+    """Writes everything."""
     check(command)
     dataset = data.load(command.dataset, command.data_dir, command.cache_dir)
     splits = pipeline.split(dataset, validation=0.1)
-    for name in ("batch_size", "cnn_batch_size"):
-        if getattr(command, name) > len(splits.train.labels):
-            raise UserError(
-                f"--{name.replace('_', '-')} {getattr(command, name)} is more than the "
-                f"{len(splits.train.labels)} training examples"
-            )
+    most = len(splits.train.labels)
+    require(
+        command, f"at most the {most} training examples", lambda size: size <= most,
+        "batch_size", "cnn_batch_size",
+    )  # fmt: skip
     command.output.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
     for name in command.networks:
         start = time.perf_counter()
         found[name] = measured(command, name, splits)
         seconds = found[name]["seconds"] = round(time.perf_counter() - start, 1)
-        console.print(f"{name}: {seconds} s", style="dim")
+        progress(f"{name}: {seconds} s")
     settings = dataclasses.asdict(command)
     for unstored in ("output", "data_dir", "cache_dir"):
         del settings[unstored]
     content = {"command": "python -m benchmarks.node_signal", "settings": settings}
     content |= {"networks": found} | records.provenance()
     records.write_json(command.output / "results.json", content)
-    records.write_text(
-        command.output / "table.md", node_signal_report.table(settings, found)
-    )
-    node_signal_report.figure(settings, found).savefig(
-        command.output / "cosine.png", dpi=100
-    )
+    records.write_text(command.output / "table.md", report.page(settings, found))
+    report.figure(settings, found).savefig(command.output / "cosine.png", dpi=100)
 
 
 def check(command: Command) -> None:
     """Raises ``UserError`` for numbers that cannot be."""
-    for name in ("pairs", "cnn_pairs"):
-        pairs = getattr(command, name)
-        if not pairs or min(pairs) < 1 or list(pairs) != sorted(set(pairs)):
-            raise UserError(
-                f"--{name.replace('_', '-')} must rise from at least 1, got "
-                f"{list(pairs)}"
-            )
-    for name, least in (
-        ("keys", 2),
-        ("batch_size", measure.FRACTION),
-        ("cnn_batch_size", measure.FRACTION),
-        ("train_steps", 1),
-    ):
-        if getattr(command, name) < least:
-            raise UserError(
-                f"--{name.replace('_', '-')} must be at least {least}, got "
-                f"{getattr(command, name)}"
-            )
-    for name in ("sigma", "learning_rate"):
-        if not 0 < getattr(command, name) < math.inf:
-            raise UserError(
-                f"--{name.replace('_', '-')} must be positive, got "
-                f"{getattr(command, name)}"
-            )
-    if not command.networks:
-        raise UserError("--networks must name at least one")
+    require_some(command, "networks", "pairs", "cnn_pairs")
+    require_at_least(command, 1, "pairs", "cnn_pairs", "train_steps")
+    require_at_least(command, 2, "keys")
+    require_at_least(command, measure.FRACTION, "batch_size", "cnn_batch_size")
+    require_positive(command, "sigma", "learning_rate")
 
 
 def measured(
@@ -140,7 +107,7 @@ def measured(
     network = models.build(name)
     meter = measure.Meter(network, command.sigma)
     batch_size, pairs = command.sizes(name)
-    report: dict[str, Any] = {"batch_size": batch_size, "pairs": pairs, "stages": {}}
+    stages: dict[str, Any] = {}
     for stage, num_steps in zip(STAGES, (0, command.train_steps), strict=True):
         model = models.trained(network, splits, num_steps, command.learning_rate)
         rows, losses = {}, []
@@ -152,11 +119,9 @@ def measured(
                 found.append(meter.cosines(selection, pairs, key, batch, *model))
             rows[selection.name] = summary(found)
             losses = [each.loss for each in found]
-        report["stages"][stage] = {
-            "loss": round(float(np.mean(losses)), 4),
-            "selections": rows,
-        }
-    return report
+        loss = round(float(np.mean(losses)), 4)
+        stages[stage] = {"loss": loss, "selections": rows}
+    return {"batch_size": batch_size, "pairs": pairs, "stages": stages}
 
 
 def summary(found: list[measure.Cosines]) -> dict[str, Any]:
@@ -172,14 +137,14 @@ def summary(found: list[measure.Cosines]) -> dict[str, Any]:
     rows = {}
     for path, cosines in everything.items():
         mean = np.round(cosines.mean(axis=0), 4).tolist()
-        error = cosines.std(axis=0, ddof=1) / math.sqrt(len(cosines))
+        error = np.round(scipy.stats.sem(cosines, axis=0), 4).tolist()
         rows[path] = {
             "cosine": mean[:-1],
-            "standard_error": np.round(error, 4).tolist()[:-1],
+            "standard_error": error[:-1],
             "limit": mean[-1],
         }
     return rows
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(tyro.cli(Command)))
+    cli.run(main, Command, __doc__)

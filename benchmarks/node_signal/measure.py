@@ -6,7 +6,7 @@ few, so the many are measured by repeating one compiled step of few.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -89,7 +89,7 @@ class Meter:
         self._gradient = jax.jit(
             jax.grad(lambda p, **data: self.losses(p, **data).mean())
         )
-        self._estimates: dict[tuple[int, bool], Callable[..., Any]] = {}
+        self._repeated = jax.jit(self._mean, static_argnums=(0, 1))
 
     def losses(
         self, params: Any, batch_stats: Any, batch: Batch, weights: jax.Array
@@ -103,17 +103,13 @@ class Meter:
     ) -> Any:
         """The pseudo-gradient of ``losses`` from so many pairs per example."""
         few = max(n for n in range(1, 5) if pairs % n == 0)
-        if (few, reactive_only) not in self._estimates:
-            self._estimates[few, reactive_only] = jax.jit(
-                lambda *args, **data: self._mean(few, reactive_only, *args, **data)
-            )
-        return self._estimates[few, reactive_only](pairs // few, key, params, **data)
+        return self._repeated(few, reactive_only, pairs // few, key, params, **data)
 
     def _mean(
         self,
         pairs: int,
         reactive_only: bool,
-        repeats: jax.Array,
+        repeats: int,
         key: jax.Array,
         params: Any,
         **data: Any,
@@ -185,7 +181,12 @@ def per_kernel_cosine(found: Any, truth: Any) -> dict[str, float]:
     for (path, b), a in zip(leaves, jax.tree.leaves(found), strict=True):
         *layer, last = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
         if last == "kernel":
-            a, b = np.ravel(a).astype(np.float64), np.ravel(b).astype(np.float64)
-            norm = np.linalg.norm(a) * np.linalg.norm(b)
-            cosines["/".join(layer)] = float(a @ b / norm)
+            cosines["/".join(layer)] = cosine(np.asarray(a), np.asarray(b))
     return cosines
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two arrays as vectors, in float64; 0 where one of them is zero."""
+    a, b = np.ravel(a).astype(np.float64), np.ravel(b).astype(np.float64)
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(np.clip(a @ b / norms, -1, 1)) if norms else 0.0

@@ -11,6 +11,7 @@ import optax
 
 from benchmarks.harness import networks, pipeline
 from benchmarks.harness.data import CLASSES
+from benchmarks.harness.interface import Objective
 from benchmarks.harness.networks import Batch, Network
 from benchmarks.harness.pipeline import Splits
 
@@ -25,7 +26,8 @@ class Transformer(nn.Module):
     width: int = 32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        del train
         h = nn.Dense(self.width, name="embedding")(patches(x))
         shape = h.shape[1:]
         h = h + self.param("position", nn.initializers.normal(0.02), shape)[None]
@@ -51,19 +53,7 @@ def build(name: NetworkName) -> Network:
     """The paper's MLP or CNN, or the transformer block."""
     if name != "transformer":
         return networks.build(name)
-    module = Transformer()
-
-    def init(key: jax.Array, images: jax.Array) -> tuple[Any, Any]:
-        return module.init(key, images)["params"], {}
-
-    def apply(
-        params: Any, batch_stats: Any, images: jax.Array, train: bool
-    ) -> tuple[jax.Array, Any]:
-        del train
-        logits: Any = module.apply({"params": params}, images)
-        return logits, batch_stats
-
-    return Network(init, apply, False)
+    return networks.from_flax(Transformer(), convolutional=False)
 
 
 def trained(
@@ -73,18 +63,14 @@ def trained(
     tx = optax.adam(learning_rate)
     size = len(splits.train.labels)
 
-    def loss(params: Any, batch_stats: Any, batch: Batch) -> tuple[jax.Array, Any]:
-        logits, batch_stats = network.apply(params, batch_stats, batch.images, True)
-        return jnp.mean(networks.cross_entropy(logits, batch.labels)), batch_stats
-
     @jax.jit
     def train(params: Any, batch_stats: Any) -> tuple[Any, Any]:
         def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
             params, batch_stats, state = carry
             batch = draw_batch(key, splits, min(TRAINING_BATCH, size))
-            gradient, batch_stats = jax.grad(loss, has_aux=True)(
-                params, batch_stats, batch
-            )
+            gradient, batch_stats = jax.grad(
+                Objective(network.apply).loss_and_stats, has_aux=True
+            )(params, batch_stats, batch)
             updates, state = tx.update(gradient, state, params)
             return (optax.apply_updates(params, updates), batch_stats, state), None
 
@@ -92,7 +78,7 @@ def trained(
         carry = (params, batch_stats, tx.init(params))
         return jax.lax.scan(step, carry, keys)[0][:2]
 
-    image = pipeline.standardise(splits.train.images[:1], splits.mean, splits.std)
+    image = pipeline.batch_of(splits, splits.train, slice(1)).images
     start = network.init(jax.random.key(0), image)
     return train(*start) if num_steps else start
 
@@ -101,6 +87,4 @@ def draw_batch(key: jax.Array, splits: Splits, size: int) -> Batch:
     """Training examples, drawn without replacement."""
     every = jnp.arange(len(splits.train.labels))
     rows = jax.random.choice(key, every, (size,), replace=False)
-    images = splits.train.images[rows]
-    images = pipeline.standardise(images, splits.mean, splits.std)
-    return Batch(images, splits.train.labels[rows])
+    return pipeline.batch_of(splits, splits.train, rows)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.node_signal.measure import SELECTIONS, Selection
+from benchmarks.markdown import table
+from benchmarks.node_signal.measure import SELECTIONS
 from benchmarks.node_signal.models import TRAINING_BATCH
 
 DETAIL = 16
@@ -32,46 +33,53 @@ mean over its kernels, the second the kernels at {detail} pairs.
 """
 
 
-def table(settings: Mapping[str, Any], found: dict[str, Any]) -> str:
+def page(settings: Mapping[str, Any], found: dict[str, Any]) -> str:
     """The cosines as Markdown."""
-    detail = {name: _nearest(report["pairs"]) for name, report in found.items()}
-    lines = ["# Cosine of the node-space pseudo-gradient to the gradient", ""]
-    lines += [
-        NOTES.format(
-            keys=settings["keys"],
-            sigma=settings["sigma"],
-            detail=" or ".join(str(each) for each in sorted(set(detail.values()))),
-            steps=settings["train_steps"],
-            rate=settings["learning_rate"],
-            batch=TRAINING_BATCH,
-        )
-    ]
+    details = sorted({_detail(report["pairs"]) for report in found.values()})
+    notes = NOTES.format(
+        keys=settings["keys"],
+        sigma=settings["sigma"],
+        detail=" or ".join(map(str, details)),
+        steps=settings["train_steps"],
+        rate=settings["learning_rate"],
+        batch=TRAINING_BATCH,
+    )
+    parts = ["# Cosine of the node-space pseudo-gradient to the gradient", "", notes]
     for name, report in found.items():
         for stage, content in report["stages"].items():
-            rows = content["selections"]
-            lines += [
+            parts += [
                 f"## {name}, {stage}, minibatch of {report['batch_size']}, "
                 f"loss {content['loss']:.3g}",
                 "",
-                _row(["pairs", *map(str, report["pairs"]), "∞"]),
-                _row(["---", *["---:"] * (len(report["pairs"]) + 1)]),
+                by_pairs(report["pairs"], content["selections"]),
+                by_kernel(report["pairs"], content["selections"]),
             ]
-            for selection in SELECTIONS:
-                mean = rows[selection.name]["mean over kernels"]
-                cells = [_cell(mean, i) for i in range(len(report["pairs"]))]
-                lines += [_row([selection.name, *cells, f"{mean['limit']:.2f}"])]
-            at = report["pairs"].index(detail[name])
-            kernels = list(rows[SELECTIONS[0].name])[1:]
-            lines += ["", _row([f"{detail[name]} pairs", *kernels])]
-            lines += [_row(["---", *["---:"] * len(kernels)])]
-            for selection in SELECTIONS:
-                cells = [_cell(rows[selection.name][path], at) for path in kernels]
-                lines += [_row([selection.name, *cells])]
-            lines += [""]
-    return "\n".join([*lines, "Written by `python -m benchmarks.node_signal`.", ""])
+    return "\n".join([*parts, "Written by `python -m benchmarks.node_signal`.", ""])
 
 
-def _nearest(pairs: tuple[int, ...]) -> int:
+def by_pairs(pairs: Sequence[int], selections: dict[str, Any]) -> str:
+    """The mean over the kernels at every number of pairs."""
+    rows = []
+    for name, kernels in selections.items():
+        mean = kernels["mean over kernels"]
+        cells = [_cell(mean, i) for i in range(len(pairs))]
+        rows.append([name, *cells, f"{mean['limit']:.2f}"])
+    return table(["pairs", *map(str, pairs), "∞"], rows, numbers=True)
+
+
+def by_kernel(pairs: Sequence[int], selections: dict[str, Any]) -> str:
+    """Every kernel at the pairs that are nearest to ``DETAIL``."""
+    detail = _detail(pairs)
+    rows = []
+    paths = list(next(iter(selections.values())))[1:]
+    for name, kernels in selections.items():
+        rows.append(
+            [name, *(_cell(kernels[path], pairs.index(detail)) for path in paths)]
+        )
+    return table([f"{detail} pairs", *paths], rows, numbers=True)
+
+
+def _detail(pairs: Sequence[int]) -> int:
     return min(pairs, key=lambda each: abs(math.log(each / DETAIL)))
 
 
@@ -79,48 +87,23 @@ def _cell(row: dict[str, Any], index: int) -> str:
     return f"{row['cosine'][index]:.2f} ± {row['standard_error'][index]:.2f}"
 
 
-def _row(texts: list[str]) -> str:
-    return "| " + " | ".join(texts) + " |"
+PANELS = (
+    ("initial", "pairs per example with candidates"),
+    ("trained", "pairs per example with candidates"),
+    ("trained", "forward passes per example of the minibatch"),
+)
+COLOURS = {"all": "tab:blue", "uniform": "tab:grey", "telling": "tab:orange"}
 
 
 def figure(settings: Mapping[str, Any], found: dict[str, Any]) -> Figure:
     """Cosine against pairs at both stages, and against the cost once trained."""
-
-    def by_pairs(selection: Selection, pairs: int) -> float:
-        del selection
-        return pairs
-
-    panels: list[tuple[str, str, Callable[[Selection, int], float]]] = [
-        ("initial", "pairs per example with candidates", by_pairs),
-        ("trained", "pairs per example with candidates", by_pairs),
-        ("trained", "forward passes per example of the minibatch", Selection.forwards),
-    ]
     drawing = Figure(figsize=(1 + 3.6 * len(found), 10), layout="constrained")
     grid: Any = drawing.subplots(3, len(found), squeeze=False, sharey=True)
-    colours = {"all": "tab:blue", "uniform": "tab:grey", "telling": "tab:orange"}
     for column, (name, report) in enumerate(found.items()):
-        for row, (stage, label, cost) in enumerate(panels):
-            axes = grid[row, column]
-            for selection in SELECTIONS:
-                rows = report["stages"][stage]["selections"][selection.name]
-                mean = rows["mean over kernels"]
-                axes.errorbar(
-                    [cost(selection, each) for each in report["pairs"]],
-                    mean["cosine"],
-                    mean["standard_error"],
-                    label=selection.name,
-                    color=colours[selection.examples],
-                    linestyle="-" if selection.reactive_only else "--",
-                    marker=".",
-                    capsize=2,
-                )
-            axes.set(title=f"{name}, {stage}", xlabel=label, xscale="log")
-            if cost is by_pairs:
-                axes.set_xticks(
-                    report["pairs"], [f"{each}" for each in report["pairs"]]
-                )
-                axes.minorticks_off()
-            axes.grid(alpha=0.3)
+        for axes, (stage, label) in zip(grid[:, column], PANELS, strict=True):
+            selections = report["stages"][stage]["selections"]
+            draw(axes, report["pairs"], selections, by_cost=label.startswith("forward"))
+            axes.set(title=f"{name}, {stage}", xlabel=label)
     for axes in grid[:, 0]:
         axes.set_ylabel("cosine, mean over kernels")
     handles, labels = grid[0, 0].get_legend_handles_labels()
@@ -129,3 +112,26 @@ def figure(settings: Mapping[str, Any], found: dict[str, Any]) -> Figure:
         f"Pseudo-gradient and gradient: {settings['dataset']}, {settings['keys']} keys"
     )
     return drawing
+
+
+def draw(
+    axes: Any, pairs: Sequence[int], selections: dict[str, Any], by_cost: bool
+) -> None:
+    """One panel: a line for each selection."""
+    for selection in SELECTIONS:
+        mean = selections[selection.name]["mean over kernels"]
+        axes.errorbar(
+            [selection.forwards(each) for each in pairs] if by_cost else pairs,
+            mean["cosine"],
+            mean["standard_error"],
+            label=selection.name,
+            color=COLOURS[selection.examples],
+            linestyle="-" if selection.reactive_only else "--",
+            marker=".",
+            capsize=2,
+        )
+    axes.set_xscale("log")
+    axes.grid(alpha=0.3)
+    if not by_cost:
+        axes.set_xticks(pairs, list(map(str, pairs)))
+        axes.minorticks_off()

@@ -1,16 +1,13 @@
-"""What the studies of node space share: exit status, checks, files, spaces."""
+"""What the studies of node space share: files, spaces, refusals."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from benchmarks.cli import UserError
+from benchmarks.cli import require, require_at_least, require_fraction
 from benchmarks.harness import records
 
 RESULTS = Path("benchmarks/results/node_space")
@@ -19,59 +16,20 @@ REFUSALS = (TypeError, ValueError, NotImplementedError)
 """How the library says that it will not use a function."""
 
 
-def main(run: Callable[[Any, Console], None], command: Any) -> int:
-    """Runs ``command``; returns the exit status of the process."""
-    console = Console()
-    try:
-        run(command, console)
-    except UserError as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False)
-        return 1
-    return 0
-
-
-def check_counts(command: Any, **least: int) -> None:
-    """Raises ``UserError`` for settings below so much, or lists with such an entry."""
-    for name, bound in least.items():
-        value = getattr(command, name)
-        if min(value if isinstance(value, tuple) else (value,), default=0) < bound:
-            shown = list(value) if isinstance(value, tuple) else value
-            raise UserError(f"{option(name)} must be at least {bound}, got {shown}")
-
-
-def check_candidates(command: Any) -> None:
-    """Raises ``UserError`` for numbers that ``node_qiaso`` does not take."""
-    if command.candidates < 2 or command.candidates % 2:
-        raise UserError(
-            f"--candidates must be even and at least 2, got {command.candidates}"
-        )
-    if command.examples is not None and not 0 < command.examples <= 1:
-        raise UserError(f"--examples must be in (0, 1], got {command.examples}")
+def node_settings(command: Any) -> dict[str, Any]:
+    """The arguments of ``node_qiaso`` that a command sets; checks them."""
+    require_at_least(command, 2, "candidates")
+    require(command, "even", lambda number: number % 2 == 0, "candidates")
+    require_fraction(command, "examples")
+    settings = {"num_candidates": command.candidates}
+    if command.examples is not None:
+        settings["examples"] = command.examples
+    return settings
 
 
 def examples_in_words(command: Any) -> str:
     """Which share of a minibatch has candidates."""
     return "by default" if command.examples is None else f"= {command.examples:g}"
-
-
-def check_positive(command: Any, *names: str) -> None:
-    """Raises ``UserError`` unless these lists hold positive, finite numbers."""
-    for name in names:
-        values = getattr(command, name)
-        if not values or not all(0 < value < math.inf for value in values):
-            raise UserError(f"{option(name)} must be positive, got {list(values)}")
-
-
-def check_named(command: Any, *names: str) -> None:
-    """Raises ``UserError`` for lists that name nothing."""
-    for name in names:
-        if not getattr(command, name):
-            raise UserError(f"{option(name)} must name at least one")
-
-
-def option(name: str) -> str:
-    """A setting as it is typed."""
-    return "--" + name.replace("_", "-")
 
 
 def write(command: Any, name: str, content: dict[str, Any], text: str) -> None:
@@ -85,11 +43,6 @@ def write(command: Any, name: str, content: dict[str, Any], text: str) -> None:
     records.write_text(folder / f"{name}.md", f"{text}\nWritten by `{by}`.\n")
 
 
-def listed(sites: Iterable[Any]) -> list[dict[str, Any]]:
-    """The sites as JSON holds them."""
-    return [site._asdict() for site in sites]
-
-
 def spaces(sites: Iterable[Any]) -> dict[str, str]:
     """The space of each parameter; "node+weights" and the like where it has several."""
     found: dict[str, set[str]] = {}
@@ -98,19 +51,21 @@ def spaces(sites: Iterable[Any]) -> dict[str, str]:
     return {path: "+".join(sorted(each)) for path, each in found.items()}
 
 
-def spaces_in_words(found: dict[str, str], paths: Iterable[str]) -> str:
+def spaces_in_words(found: Mapping[str, str], paths: Iterable[str]) -> str:
     """One word where these parameters share a space, else each with its own."""
+    if not found:
+        return ""
     of_paths = {path: found.get(path, "not listed") for path in paths}
     if len(set(of_paths.values())) == 1:
         return next(iter(of_paths.values()))
     return ", ".join(f"{path}: {space}" for path, space in of_paths.items())
 
 
-def refusals(names: Sequence[str], reports: Sequence[dict[str, Any]]) -> str:
-    """A list of the sentences in place of numbers, or nothing."""
+def refusals(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """A list of the sentences in place of numbers, or nothing; rows by their name."""
     said = [
-        f"- *{name}*: {report['refused']}"
-        for name, report in zip(names, reports, strict=True)
-        if "refused" in report
+        f"- *{name}*: {row['refused']}"
+        for name, row in rows.items()
+        if "refused" in row
     ]
     return "\n".join(["", "Refused:", "", *said, ""]) if said else ""

@@ -11,61 +11,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
+import scipy.stats
 from jax.experimental.compilation_cache import compilation_cache
-from rich.console import Console
 
 import qiaso_jax
+from benchmarks import cli
+from benchmarks.cli import progress, require_at_least, require_some
 from benchmarks.harness import networks
-from benchmarks.markdown import table
-from benchmarks.node_space import report, scan_models
-from benchmarks.node_space.scan_models import Model, ModelName, Params
+from benchmarks.node_signal.measure import cosine
+from benchmarks.node_space import report, scan_models, scan_report
+from benchmarks.node_space.scan_models import ModelName, Params
+from benchmarks.node_space.scan_report import Case
 
 Space = Literal["auto", "node", "example", "weights"]
-
-NOTES = """\
-A GRU of {hidden} units on {inputs} inputs (`lax.scan` over T), one layer of attention
-(T = {attention}, D = {width}) and two convolutions, at their random start, on random
-inputs with the labels of the same model at other random parameters; minibatch
-{batch_size}, K = {candidates}, examples {examples}, all else the defaults of
-`node_qiaso`.
-
-- *compile*: seconds to trace, lower and compile one jitted `update`, without the
-  persistent cache, in a process that has compiled others before.
-- *step*: milliseconds of one compiled update, the median.
-- *spaces*: of the kernels, as `node_sites` lists them where `space` is as in the row: a
-  parameter for which that is not to be had is in another.
-- The column of a kernel has the cosine of one estimate to `jax.grad` of the mean loss,
-  mean ± standard error of {steps} estimates on one minibatch, and behind the slash the
-  cosine of their mean.
-"""
-
-SUMMARY = """\
-*auto / best*: the mean over the kernels of the cosines under `space="auto"`, by that
-of the best of the other spaces; *lowest*: the least such ratio of one kernel to its
-own best space.
-"""
-
-
-class Case(NamedTuple):
-    """A model, and the length of its scan, ``None`` where it has none."""
-
-    model: ModelName
-    length: int | None
-
-    @property
-    def name(self) -> str:
-        return self.model if self.length is None else f"{self.model}, T = {self.length}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,34 +55,24 @@ class Command:
     """Of the parameters, the data and the noise."""
 
 
-def run(command: Command, console: Console) -> None:
-    """Writes everything; raises ``UserError`` for what a user can mend."""
-    check(command)
+def main(command: Command) -> None:
+    """Writes everything."""
+    require_some(command, "models", "lengths", "spaces")
+    require_at_least(command, 1, "lengths")
+    require_at_least(command, 2, "steps")
+    require_at_least(command, 4, "batch_size")
+    settings = report.node_settings(command)
     rows = []
     with without_cache():
         warm_up()
         for case in cases(command):
             for space in command.spaces:
-                rows.append(case._asdict() | {"space": space})
-                rows[-1] |= measured(command, case, space)
-                progress = f"{case.name}, {space}: {in_short(rows[-1])}"
-                console.print(progress, style="dim", markup=False, highlight=False)
-    content = {
-        "rows": rows,
-        "auto": [
-            case._asdict() | each
-            for case in cases(command)
-            if (each := auto_and_best(of_case(rows, case)))
-        ],
-    }
-    report.write(command, "scans", content, page(command, content))
-
-
-def check(command: Command) -> None:
-    """Raises ``UserError`` for numbers that cannot be."""
-    report.check_named(command, "models", "spaces")
-    report.check_counts(command, lengths=1, steps=2, batch_size=4)
-    report.check_candidates(command)
+                row = measured(command, case, settings | {"space": space})
+                rows.append(case._asdict() | {"space": space} | row)
+                progress(f"{case.name}, {space}: {scan_report.said(row)}")
+    auto = scan_report.auto_and_best(rows, cases(command))
+    text = scan_report.page(command, rows, auto)
+    report.write(command, "scans", {"rows": rows, "auto": auto}, text)
 
 
 def cases(command: Command) -> Iterator[Case]:
@@ -166,16 +123,13 @@ def update_of(tx: Any, losses: Callable[..., jax.Array]) -> Any:
     return update
 
 
-def measured(command: Command, case: Case, space: Space) -> dict[str, Any]:
+def measured(command: Command, case: Case, settings: dict[str, Any]) -> dict[str, Any]:
     """A row of the results; the sentence of a refusal where there is one."""
     model = scan_models.build(case.model, case.length or 1)
     params_key, batch_key = jax.random.split(jax.random.key(command.seed))
     params = model.init(params_key)
     batch = scan_models.batch_of(model, batch_key, command.batch_size)
-    settings: dict[str, Any] = {"space": space, "key": command.seed}
-    if command.examples is not None:
-        settings["examples"] = command.examples
-    tx = qiaso_jax.node_qiaso(command.candidates, optimizer=optax.sgd(1.0), **settings)
+    tx = qiaso_jax.node_qiaso(optimizer=optax.sgd(1.0), key=command.seed, **settings)
     state = tx.init(params)
     began = time.perf_counter()
     try:
@@ -186,15 +140,18 @@ def measured(command: Command, case: Case, space: Space) -> dict[str, Any]:
     update = lowered.compile()
     compiled = time.perf_counter()
     sites = qiaso_jax.node_sites(
-        model.losses, params, space=space, x=batch["x"], y=batch["y"]
+        model.losses, params, space=settings["space"], x=batch["x"], y=batch["y"]
     )
+    gradient_of = jax.jit(jax.grad(lambda p, b: model.losses(p, **b).mean()))
     return {
         "trace_seconds": round(traced - began, 3),
         "compile_seconds": round(compiled - traced, 3),
         "seconds": round(compiled - began, 3),
         "spaces": report.spaces(sites),
-        "sites": report.listed(sites),
-    } | compared(command.steps, update, state, params, batch, model)
+        "sites": [site._asdict() for site in sites],
+    } | compared(
+        command.steps, update, state, params, batch, gradient_of(params, batch)
+    )
 
 
 def compared(
@@ -203,26 +160,24 @@ def compared(
     state: Any,
     params: Params,
     batch: dict[str, jax.Array],
-    model: Model,
+    gradient: Params,
 ) -> dict[str, Any]:
     """Cosines of the estimates to the gradient, and the seconds of a step."""
-    mean_loss = jax.jit(jax.grad(lambda p, b: model.losses(p, **b).mean()))
-    gradient = kernels_of(mean_loss(params, batch))
     estimates, seconds = [], []
     for _ in range(steps):
         began = time.perf_counter()
         updates, state = jax.block_until_ready(update(state, params, batch))
         seconds.append(time.perf_counter() - began)
-        estimates.append(kernels_of(updates))
-    found = {}
-    for name, exact in gradient.items():
         # The optimizer is plain descent at rate 1: an update is minus an estimate.
-        singles = [-cosine(each[name], exact) for each in estimates]
+        estimates.append(kernels_of(jax.tree.map(jnp.negative, updates)))
+    found = {}
+    for name, exact in kernels_of(gradient).items():
+        singles = [cosine(each[name], exact) for each in estimates]
         mean = np.mean([each[name] for each in estimates], axis=0)
         found[name] = {
             "cosine": float(np.mean(singles)),
-            "standard_error": float(np.std(singles, ddof=1) / math.sqrt(steps)),
-            "cosine_of_mean": -cosine(mean, exact),
+            "standard_error": float(scipy.stats.sem(singles)),
+            "cosine_of_mean": cosine(mean, exact),
         }
     return {"step_seconds": round(float(np.median(seconds)), 5), "kernels": found}
 
@@ -236,125 +191,5 @@ def kernels_of(params: Params) -> dict[str, np.ndarray]:
     }
 
 
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two arrays as vectors; 0 where one of them is zero."""
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(np.clip(np.vdot(a, b) / norms, -1, 1)) if norms else 0.0
-
-
-def in_short(row: dict[str, Any]) -> str:
-    """A row as progress shows it."""
-    if "refused" in row:
-        return f"refused: {row['refused']}"
-    cosines = ", ".join(
-        f"{name} {each['cosine']:.2f}" for name, each in row["kernels"].items()
-    )
-    return f"{row['seconds']:.1f} s to compile; {cosines}"
-
-
-def of_case(rows: list[dict[str, Any]], case: Case) -> list[dict[str, Any]]:
-    """The rows of a model at a length."""
-    return [row for row in rows if Case(row["model"], row["length"]) == case]
-
-
-def auto_and_best(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """What "auto" has of the best space; ``None`` where one of them is missing."""
-    cosines = {
-        row["space"]: {name: each["cosine"] for name, each in row["kernels"].items()}
-        for row in rows
-        if "kernels" in row
-    }
-    auto = cosines.pop("auto", None)
-    if auto is None or not cosines:
-        return None
-    means = {space: float(np.mean([*each.values()])) for space, each in cosines.items()}
-    best = max(means, key=lambda space: means[space])
-    mean = float(np.mean([*auto.values()]))
-    highest = {name: max(each[name] for each in cosines.values()) for name in auto}
-    errors = {row["space"]: error_of_mean(row) for row in rows if "kernels" in row}
-    relative = math.hypot(errors["auto"] / mean, errors[best] / means[best])
-    return {
-        "auto": mean,
-        "best": means[best],
-        "best_space": best,
-        "ratio": mean / means[best],
-        "standard_error": abs(mean / means[best]) * relative,
-        "lowest_ratio": min(auto[name] / highest[name] for name in auto),
-    }
-
-
-def error_of_mean(row: dict[str, Any]) -> float:
-    """The standard error of the mean over the kernels, as if they were independent."""
-    errors = [each["standard_error"] for each in row["kernels"].values()]
-    return math.hypot(*errors) / len(errors)
-
-
-def page(command: Command, content: dict[str, Any]) -> str:
-    """The tables as Markdown."""
-    notes = NOTES.format(
-        hidden=scan_models.HIDDEN,
-        inputs=scan_models.INPUT,
-        attention=scan_models.ATTENTION_LENGTH,
-        width=scan_models.ATTENTION_WIDTH,
-        examples=report.examples_in_words(command),
-        batch_size=command.batch_size,
-        candidates=command.candidates,
-        steps=command.steps,
-    )
-    parts = ["# Scans, attention and convolutions", "", notes]
-    for model in command.models:
-        rows = [row for row in content["rows"] if row["model"] == model]
-        parts += [f"## {model}", "", cosine_table(rows)]
-        names = [f"{row['space']}, T = {row['length']}" for row in rows]
-        parts += [report.refusals(names, rows)]
-    if content["auto"]:
-        parts += ['## What "auto" has of the best', "", auto_table(content["auto"])]
-        parts += [SUMMARY]
-    return "\n".join(parts)
-
-
-def cosine_table(rows: list[dict[str, Any]]) -> str:
-    """All rows of one model."""
-    names = next((list(row["kernels"]) for row in rows if "kernels" in row), [])
-    cells = []
-    for row in rows:
-        start = [row["length"] or "", row["space"]]
-        if "refused" in row:
-            cells.append([*start, "", "", "refused", *[""] * len(names)])
-            continue
-        cells.append(
-            [
-                *start,
-                f"{row['seconds']:.1f}",
-                f"{1000 * row['step_seconds']:.1f}",
-                report.spaces_in_words(row["spaces"], names),
-                *(
-                    f"{each['cosine']:.2f} ± {each['standard_error']:.2f} / "
-                    f"{each['cosine_of_mean']:.2f}"
-                    for each in row["kernels"].values()
-                ),
-            ]
-        )
-    columns = ["T", "space", "compile, s", "step, ms", "spaces", *names]
-    return table(columns, cells)
-
-
-def auto_table(found: list[dict[str, Any]]) -> str:
-    """A row per model and length."""
-    cells = [
-        [
-            Case(each["model"], each["length"]).name,
-            f"{each['auto']:.3f}",
-            f"{each['best']:.3f}",
-            each["best_space"],
-            f"{each['ratio']:.2f} ± {each['standard_error']:.2f}",
-            f"{each['lowest_ratio']:.2f}",
-        ]
-        for each in found
-    ]
-    columns = ["model", "auto", "best", "space", "auto / best", "lowest"]
-    return table(columns, cells)
-
-
 if __name__ == "__main__":
-    raise SystemExit(report.main(run, tyro.cli(Command)))
+    cli.run(main, Command, __doc__)

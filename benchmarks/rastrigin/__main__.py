@@ -11,17 +11,15 @@ import importlib.metadata
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import tyro
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.cli import UserError
+import qiaso_jax
+from benchmarks import cli
+from benchmarks.cli import progress, require_at_least, require_some
 from benchmarks.harness import records
-from benchmarks.rastrigin import methods
+from benchmarks.markdown import table
+from benchmarks.rastrigin import methods, rivals
 from benchmarks.rastrigin.methods import Run
 
 CMA_POPULATIONS = (30, 300)
@@ -64,55 +62,54 @@ class Command:
     """Budgets, each for every method."""
 
 
-def main(command: Command) -> int:
-    """Runs ``command``; returns the exit status of the process."""
-    console = Console()
-    try:
-        run(command, console)
-    except UserError as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False)
-        return 1
-    return 0
-
-
-def run(command: Command, console: Console) -> None:
-    """Writes and prints everything; raises ``UserError`` for what a user can mend."""
-    least = max(CMA_POPULATIONS)
-    if command.seeds < 1:
-        raise UserError(f"--seeds must be at least 1, got {command.seeds}")
-    if not command.evaluations or min(command.evaluations) < least:
-        raise UserError(
-            f"--evaluations must each be at least {least}, the largest population, "
-            f"got {list(command.evaluations)}"
-        )
+def main(command: Command) -> None:
+    """Writes everything, and prints the table."""
+    require_at_least(command, 1, "seeds")
+    require_some(command, "evaluations")
+    require_at_least(command, max(CMA_POPULATIONS), "evaluations")
     command.output.mkdir(parents=True, exist_ok=True)
     starts = methods.starting_points(command.seeds)
     shown, everything = [], []
     for budget in command.evaluations:
-        for candidates in compared(budget, starts, console):
+        for candidates in compared(budget, starts):
             best = min(candidates, key=lambda candidate: candidate.quartiles[1])
             shown.append(best)
-            everything += [(each, each is best) for each in candidates]
-    write_results(command, everything)
-    write_table(command, shown)
-    print_table(console, shown)
+            everything += [
+                each.record() | {"shown": each is best} for each in candidates
+            ]
+    content = records.provenance()
+    content["versions"]["cma"] = importlib.metadata.version("cma")
+    content |= {
+        "command": "python -m benchmarks.rastrigin",
+        "dimension": methods.DIMENSION,
+        "box": [-methods.HALF_WIDTH, methods.HALF_WIDTH],
+        "seeds": list(range(command.seeds)),
+        "runs": everything,
+    }
+    records.write_json(command.output / "results.json", content)
+    text = page(shown, command.seeds)
+    records.write_text(command.output / "table.md", text)
+    print(text)
 
 
-def compared(budget: int, starts: np.ndarray, console: Console) -> Iterator[list[Run]]:
+def compared(budget: int, starts: np.ndarray) -> Iterator[list[Run]]:
     """Every row of the table, as the settings among which the best is shown."""
-    yield [methods.faithful(budget, starts)]
-    working = methods.working(budget, starts)
+    population = methods.PAPER["num_candidates"]
+    paper = partial(qiaso_jax.qiaso, **methods.PAPER)
+    yield [
+        methods.transformed("QIASO, faithful", {}, paper, budget, population, starts)
+    ]
+    working = methods.minimised("QIASO, working", budget, starts)
     yield [working]
-    same_population = working.settings["population"]
     rows: list[list[Callable[..., Run]]] = [
-        [methods.random_search],
+        [rivals.random_search],
         *(
-            [partial(methods.cma_es, population=population)]
-            for population in (*CMA_POPULATIONS, same_population)
+            [partial(rivals.cma_es, population=size)]
+            for size in (*CMA_POPULATIONS, working.settings["population"])
         ),
-        [partial(methods.snes, population=size) for size in SNES_POPULATIONS],
+        [partial(rivals.snes, population=size) for size in SNES_POPULATIONS],
         [
-            partial(methods.open_es, population=size, rate=rate, last=last)
+            partial(rivals.open_es, population=size, rate=rate, last=last)
             for size in OPEN_ES_POPULATIONS
             for rate in OPEN_ES_RATES
             for last in OPEN_ES_LAST_SIGMAS
@@ -121,74 +118,23 @@ def compared(budget: int, starts: np.ndarray, console: Console) -> Iterator[list
     for row in rows:
         runs = [method(budget, starts) for method in row]
         seconds = sum(each.seconds for each in runs)
-        console.print(f"{budget:,}: {runs[0].method}, {seconds:.0f} s", style="dim")
+        progress(f"{budget:,}: {runs[0].method}, {seconds:.0f} s")
         yield runs
 
 
-def cells(run: Run) -> list[str]:
-    """A row of the table."""
-    return [
-        run.method,
-        str(run.settings["population"]),
-        f"{run.evaluations:,}",
-        *(f"{value:.3g}" for value in run.quartiles),
-        f"{run.solved}/{len(run.values)}",
-        f"{run.cpu_seconds:.1f}",
-    ]
-
-
-def print_table(console: Console, runs: list[Run]) -> None:
-    """The table on the terminal."""
-    title = "30-D Rastrigin: the best value found"
-    table = Table(title=title, box=box.SIMPLE, pad_edge=False, collapse_padding=True)
-    for index, column in enumerate(COLUMNS):
-        table.add_column(column, justify="right" if index else "left")
-    budget = runs[0].budget
-    for each in runs:
-        if each.budget != budget:
-            table.add_section()
-            budget = each.budget
-        table.add_row(*cells(each))
-    console.print(table)
-
-
-def write_table(command: Command, runs: list[Run]) -> None:
-    """The table as Markdown."""
-    lines = ["# 30-D Rastrigin at equal evaluations", ""]
-    for budget in command.evaluations:
-        lines += [f"## {budget:,} evaluations", "", _row(COLUMNS)]
-        lines += [_row(["---", *["---:"] * (len(COLUMNS) - 1)])]
-        lines += [_row(cells(each)) for each in runs if each.budget == budget]
-        lines += [""]
-    lines += [
-        NOTES.format(seeds=command.seeds),
-        "Written by `python -m benchmarks.rastrigin`.",
-        "",
-    ]
-    records.write_text(command.output / "table.md", "\n".join(lines))
-
-
-def _row(texts: Any) -> str:
-    return "| " + " | ".join(texts) + " |"
-
-
-def write_results(command: Command, runs: list[tuple[Run, bool]]) -> None:
-    """Every value of every seed, and what produced them."""
-    content = records.provenance()
-    content["versions"]["cma"] = importlib.metadata.version("cma")
-    content |= {
-        "command": "python -m benchmarks.rastrigin",
-        "dimension": methods.DIMENSION,
-        "box": [-methods.HALF_WIDTH, methods.HALF_WIDTH],
-        "seeds": list(range(command.seeds)),
-        "runs": [
-            dataclasses.asdict(each)
-            | {"quartiles": each.quartiles, "solved": each.solved, "shown": shown}
-            for each, shown in runs
-        ],
-    }
-    records.write_json(command.output / "results.json", content)
+def page(runs: list[Run], seeds: int) -> str:
+    """A table for each budget."""
+    parts = ["# 30-D Rastrigin at equal evaluations", ""]
+    for budget in dict.fromkeys(run.budget for run in runs):
+        rows = [
+            [run.method, *run.cells(), f"{run.cpu_seconds:.1f}"]
+            for run in runs
+            if run.budget == budget
+        ]
+        parts += [f"## {budget:,} evaluations", "", table(COLUMNS, rows, numbers=True)]
+    parts += [NOTES.format(seeds=seeds), "Written by `python -m benchmarks.rastrigin`."]
+    return "\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(tyro.cli(Command)))
+    cli.run(main, Command, __doc__)

@@ -1,21 +1,18 @@
-"""Rastrigin's function, and the methods that search it at equal evaluations."""
+"""Rastrigin's function, and our methods that search it at equal evaluations."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from typing import Any
 
-import cma
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from evosax.algorithms import SNES, Open_ES
-from threadpoolctl import threadpool_limits
 
 import qiaso_jax
+from benchmarks.harness.stopwatch import Stopwatch
 
 PAPER = qiaso_jax.PAPER
 DIMENSION = 30
@@ -49,16 +46,19 @@ class Run:
         """Seeds that found the global basin: all other minima are 0.99 or higher."""
         return sum(value < 0.5 for value in self.values)
 
+    def record(self) -> dict[str, Any]:
+        """What the files of results hold."""
+        found = {"quartiles": self.quartiles, "solved": self.solved}
+        return dataclasses.asdict(self) | found
 
-class Stopwatch:
-    """Seconds since it was made, of the wall clock and of all CPU cores together."""
-
-    def __init__(self):
-        self._began = time.perf_counter(), time.process_time()
-
-    def read(self) -> tuple[float, float]:
-        wall, cpu = self._began
-        return time.perf_counter() - wall, time.process_time() - cpu
+    def cells(self) -> list[str]:
+        """What tables show: population, evaluations, quartiles, seeds that solved."""
+        return [
+            f"{self.settings['population']:,}",
+            f"{self.evaluations:,}",
+            *(f"{value:.3g}" for value in self.quartiles),
+            f"{self.solved}/{len(self.values)}",
+        ]
 
 
 def rastrigin(x: Any, xp: Any = jnp) -> Any:
@@ -75,30 +75,57 @@ def starting_points(seeds: int) -> np.ndarray:
     return rng.uniform(-HALF_WIDTH, HALF_WIDTH, (seeds, DIMENSION))
 
 
-def faithful(budget: int, starts: np.ndarray) -> Run:
-    """The paper's algorithm."""
+def steps(
+    tx: Any,
+    start: jax.Array,
+    num_steps: int,
+    keep: Callable[[jax.Array, Any], Any],
+    **functions: Any,
+) -> Any:
+    """``keep(x, info)`` of every step of a transformation that needs no gradient.
 
-    def init(start, key):
-        return start, qiaso_jax.qiaso(**PAPER, key=key).init(start)
+    ``functions`` are what its ``update`` evaluates.
+    """
 
-    update: Any = qiaso_jax.qiaso(**PAPER).update
-
-    def step(carry, key):
-        del key  # the state has its own
+    def step(carry, _):
         x, state = carry
-        updates, state = update(None, state, x, value_fn=rastrigin)
-        return (optax.apply_updates(x, updates), state), state.info.best_loss
+        updates, state = tx.update(None, state, x, **functions)
+        return (optax.apply_updates(x, updates), state), keep(x, state.info)
 
-    population = PAPER["num_candidates"]
-    return scanned("QIASO, faithful", {}, budget, population, starts, init, step)
+    return jax.lax.scan(step, (start, tx.init(start)), length=num_steps)[1]
 
 
-def working(budget: int, starts: np.ndarray) -> Run:
+def transformed(
+    method: str,
+    settings: dict[str, Any],
+    make: Callable[..., Any],
+    budget: int,
+    population: int,
+    starts: np.ndarray,
+    fun: Callable[[jax.Array], jax.Array] = rastrigin,
+) -> Run:
+    """The transformations ``make(key=...)``, one for each seed."""
+
+    def search(start, key, step_keys):
+        def best(_, info):
+            return info.best_loss
+
+        return steps(make(key=key), start, len(step_keys), best, value_fn=fun)
+
+    return searched(method, settings, budget, population, starts, search)
+
+
+def minimised(
+    method: str,
+    budget: int,
+    starts: np.ndarray,
+    fun: Callable[[jax.Array], jax.Array] = rastrigin,
+) -> Run:
     """``minimize``, as a user would call it."""
     watch = Stopwatch()
     results = [
         qiaso_jax.minimize(
-            rastrigin,
+            fun,
             jnp.asarray(start, jnp.float32),
             sigma=WORKING_SIGMA,
             max_evaluations=budget,
@@ -106,101 +133,32 @@ def working(budget: int, starts: np.ndarray) -> Run:
         )
         for seed, start in enumerate(starts)
     ]
-    values = [result.fun for result in results]
     spent = results[0].nfev
     settings = {"population": spent // results[0].nit, "sigma": WORKING_SIGMA}
-    return Run("QIASO, working", settings, budget, spent, *watch.read(), values)
+    values = [result.fun for result in results]
+    return Run(method, settings, budget, spent, *watch.read(), values)
 
 
-def random_search(budget: int, starts: np.ndarray) -> Run:
-    """Uniform in the box."""
-    population = 100
-
-    def step(carry, key):
-        shape = (population, DIMENSION)
-        x = jax.random.uniform(key, shape, minval=-HALF_WIDTH, maxval=HALF_WIDTH)
-        return carry, jnp.min(rastrigin(x))
-
-    def init(start, key):
-        return ()
-
-    return scanned("random search", {}, budget, population, starts, init, step)
-
-
-def snes(budget: int, starts: np.ndarray, population: int) -> Run:
-    """Its own utilities and rates, with a spread that fits the box."""
-    algorithm = SNES(population, jnp.zeros(DIMENSION))
-    hyper = algorithm.default_params.replace(std_init=jnp.asarray(SIGMA))
-    settings = {"population": population, "sigma": SIGMA}
-    return evolved("evosax SNES", settings, budget, starts, algorithm, hyper)
-
-
-def open_es(
-    budget: int, starts: np.ndarray, population: int, rate: float, last: float
-) -> Run:
-    """Antithetic pairs, centred ranks, and Adam; rate and spread are annealed."""
-    steps = budget // population
-    algorithm = Open_ES(
-        population,
-        jnp.zeros(DIMENSION),
-        optimizer=optax.adam(optax.cosine_decay_schedule(rate, steps)),
-        std_schedule=optax.exponential_decay(SIGMA, steps, last / SIGMA),
-    )
-    settings = {"population": population, "rate": rate, "sigma": [SIGMA, last]}
-    hyper = algorithm.default_params
-    return evolved("evosax Open_ES", settings, budget, starts, algorithm, hyper)
-
-
-def evolved(
-    method: str,
-    settings: dict[str, Any],
-    budget: int,
-    starts: np.ndarray,
-    algorithm: Any,
-    hyper: Any,
-) -> Run:
-    """An algorithm of evosax."""
-
-    def init(start, key):
-        return algorithm.init(key, start, hyper)
-
-    def step(state, key):
-        ask_key, tell_key = jax.random.split(key)
-        population, state = algorithm.ask(ask_key, state, hyper)
-        values = rastrigin(population)
-        state, _ = algorithm.tell(tell_key, population, values, state, hyper)
-        return state, jnp.min(values)
-
-    population = algorithm.population_size
-    return scanned(method, settings, budget, population, starts, init, step)
-
-
-def scanned(
+def searched(
     method: str,
     settings: dict[str, Any],
     budget: int,
     population: int,
     starts: np.ndarray,
-    init: Callable[[Any, Any], Any],
-    step: Callable[[Any, Any], tuple[Any, Any]],
+    search: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
 ) -> Run:
-    """All seeds side by side; ``step`` evaluates one population."""
+    """All seeds side by side.
+
+    ``search(start, key, step_keys)`` gives the best value of each step, in which one
+    population is evaluated.
+    """
     num_steps = budget // population
 
     @jax.jit
     @jax.vmap
     def best(start, key):
         init_key, scan_key = jax.random.split(key)
-
-        def keep_best(carry, key):
-            state, best_value = carry
-            state, value = step(state, key)
-            return (state, jnp.minimum(best_value, value)), None
-
-        carry = (init(start, init_key), jnp.asarray(jnp.inf))
-        keys = jax.random.split(scan_key, num_steps)
-        (_, best_value), _ = jax.lax.scan(keep_best, carry, keys)
-        return best_value
+        return jnp.min(search(start, init_key, jax.random.split(scan_key, num_steps)))
 
     watch = Stopwatch()
     keys = jax.vmap(jax.random.key)(jnp.arange(len(starts)))
@@ -208,46 +166,3 @@ def scanned(
     settings = {"population": population, **settings}
     spent = num_steps * population
     return Run(method, settings, budget, spent, *watch.read(), values)
-
-
-def cma_es(budget: int, starts: np.ndarray, population: int) -> Run:
-    """The pycma package, restarted until the budget is spent."""
-    watch = Stopwatch()
-    spent, restarts, values = 0, 0, []
-    # With threads, a 30 × 30 eigendecomposition takes ten times the CPU seconds.
-    with threadpool_limits(1):
-        for seed, start in enumerate(starts):
-            spent, searches, best = _cma_seed(budget, start, population, seed)
-            restarts += searches - 1
-            values.append(best)
-    settings = {
-        "population": population,
-        "sigma": SIGMA,
-        "restarts_per_seed": restarts / len(starts),
-    }
-    return Run("cma", settings, budget, spent, *watch.read(), values)
-
-
-def _cma_seed(
-    budget: int, start: np.ndarray, population: int, seed: int
-) -> tuple[int, int, float]:
-    """Evaluations, number of searches and the best value of one seed."""
-    rng = np.random.default_rng(seed)
-    options = {
-        "popsize": population,
-        "seed": np.nan,  # not to seed NumPy's global generator
-        "randn": lambda *shape: rng.standard_normal(shape),
-        "verbose": -9,
-    }
-    spent, searches, best = 0, 0, np.inf
-    while spent + population <= budget:
-        search = cma.CMAEvolutionStrategy(start, SIGMA, options)
-        searches += 1
-        while spent + population <= budget and not search.stop():
-            candidates = np.array(search.ask())
-            values = rastrigin(candidates, np)
-            search.tell(candidates, values)
-            best = min(best, float(values.min()))
-            spent += population
-        start = rng.uniform(-HALF_WIDTH, HALF_WIDTH, DIMENSION)
-    return spent, searches, best

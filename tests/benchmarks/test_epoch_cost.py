@@ -25,12 +25,11 @@ def command(*optimizers, **settings):
 
 def test_every_entry_is_timed_at_the_same_batch_size(tmp_path):
     output = tmp_path / "results" / "cost.json"
-    returned = epoch_cost.main(command(*ENTRIES, rounds=2, output=output))
+    epoch_cost.main(command(*ENTRIES, rounds=2, output=output))
     content = json.loads(output.read_text())
     assert {"date", "revision", "versions", "machine"} <= content.keys()
     assert content["rounds"] == 2
     report = content["optimizers"]
-    assert report == json.loads(json.dumps(returned))
     assert tuple(report) == ENTRIES
     for row in report.values():
         assert row["examples_per_epoch"] == 128
@@ -54,13 +53,11 @@ def test_every_entry_is_timed_at_the_same_batch_size(tmp_path):
     [
         ((), "must name at least one"),
         (("adm",), "must be of sgd, .*got 'adm'"),
-        (("adam", "adam"), "has 'adam' twice"),
         (("adam:examples=0.5",), "is for node-qiaso, hybrid,.*got 0.5 for adam"),
-        (("node-qiaso:",), "one option, :examples=FRACTION after"),
-        (("node-qiaso:sigma=0.1",), "one option.*got 'node-qiaso:sigma=0.1'"),
+        (("node-qiaso:sigma=0.1",), ":examples=FRACTION.*got 'node-qiaso:sigma=0.1'"),
         (("node-qiaso:examples=",), "no number"),
         (("node-qiaso:examples=half",), "'node-qiaso:examples=half' is no number"),
-        (("node-qiaso:examples=2",), "at most 1, got 2"),
+        (("node-qiaso:examples=2",), "in \\(0, 1\\], got 2"),
     ],
 )
 def test_entries_that_cannot_be_are_refused(optimizers, message):

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rich.console import Console
 
+from benchmarks.cli import UserError
 from benchmarks.factorised import __main__ as factorised
-from benchmarks.factorised import methods
+from benchmarks.factorised import methods, network
+from benchmarks.rastrigin.methods import Run
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +17,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("factorised")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(factorised, "LEARNING_RATES", (0.01, 0.03))
-        optimizers = methods.network_optimizers()
-        some = {name: optimizers[name] for name in ("whole vector", "leaf, measured")}
-        patch.setattr(methods, "network_optimizers", lambda: some)
+        some = ("whole vector", "leaf, measured")
+        optimizers = {name: network.OPTIMIZERS[name] for name in some}
+        patch.setattr(network, "OPTIMIZERS", optimizers)
         patch.setattr(
             methods, "FUNCTIONS", {"rotated Rastrigin": methods.rotated_rastrigin}
         )
@@ -31,7 +32,7 @@ def folder(tmp_path_factory):
             sizes=(3,),
         )
         with jax.numpy_rank_promotion("raise"):
-            factorised.run(command, Console(quiet=True))
+            factorised.main(command)
     return folder
 
 
@@ -68,15 +69,34 @@ def test_the_rotation_keeps_the_minimum_and_mixes_the_coordinates():
     assert methods.rotated_rastrigin(step) > 2
 
 
+def test_stored_tables_are_what_the_stored_numbers_give():
+    folder = factorised.Command().output
+    results = json.loads((folder / "results.json").read_text())
+    searches = [
+        (
+            each["function"],
+            Run(**{name: each[name] for name in Run.__dataclass_fields__}),
+        )
+        for each in results["searches"]
+    ]
+    shown = [each for each in results["network"] if each.pop("shown")]
+    text = factorised.page(
+        searches,
+        [network.Training(**each) for each in shown],
+        [methods.Cost(**each) for each in results["cost"]],
+    )
+    assert text == (folder / "table.md").read_text()
+
+
 @pytest.mark.parametrize(
-    ("command", "message"),
+    ("settings", "message"),
     [
-        (factorised.Command(seeds=0), "--seeds must be at least 1, got 0"),
-        (factorised.Command(network_seeds=0), "--network-seeds must be at least 1"),
-        (factorised.Command(evaluations=(100,)), "must each be at least 930"),
-        (factorised.Command(network_evaluations=100), "must be at least 120"),
+        ({"seeds": 0}, "--seeds must be at least 1, got 0"),
+        ({"network_seeds": 0}, "--network-seeds must be at least 1"),
+        ({"evaluations": (100,)}, "--evaluations must be at least 930"),
+        ({"network_evaluations": 100}, "must be at least 120"),
     ],
 )
-def test_impossible_commands_are_refused(command, message, capsys):
-    assert factorised.main(command) == 1
-    assert message in " ".join(capsys.readouterr().out.split())
+def test_impossible_commands_are_refused(settings, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        factorised.main(factorised.Command(output=tmp_path, **settings))

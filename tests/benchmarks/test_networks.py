@@ -5,7 +5,8 @@ import pytest
 import scipy.special
 
 from benchmarks.cli import UserError
-from benchmarks.harness import networks
+from benchmarks.harness import convolution, networks
+from benchmarks.harness.convolution import Convolution
 
 
 def count(tree):
@@ -40,7 +41,7 @@ def test_cnn_is_as_wide_as_asked():
     assert shapes == {(3, 3, 1, 2), (3, 3, 2, 5), (7 * 7 * 5, 64), (64, 10)}
 
 
-def convolution(x, kernel):
+def xlas_convolution(x, kernel):
     dimensions = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(
         x, kernel, (1, 1), "SAME", dimension_numbers=dimensions
@@ -68,7 +69,7 @@ def test_global_cnn_by_xlas_layers(name, halved, share):
     scale = 1 / np.sqrt(1 + 1e-5)
     x = images
     for layer, halves in enumerate(halved):
-        x = convolution(x, params[f"Convolution_{layer}"]["kernel"])
+        x = xlas_convolution(x, params[f"Convolution_{layer}"]["kernel"])
         x = jnp.maximum(scale * (pooled(x, 2) if halves else x), 0)
     x = pooled(x, x.shape[1])[:, 0, 0]
     expected = x @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"][None]
@@ -77,7 +78,7 @@ def test_global_cnn_by_xlas_layers(name, halved, share):
 
 @pytest.mark.parametrize(
     ("name", "most"),
-    [("cnn", 3), ("cnn-layernorm", 3), ("cnn-global", 4), ("cnn-deep", 8)],
+    [("cnn", 3), ("cnn-global", 4), ("cnn-deep", 8)],
 )
 def test_too_many_convolutions(name, most):
     initial(name, (2, 8, 9, 1), channels=(2,) * most)
@@ -86,7 +87,7 @@ def test_too_many_convolutions(name, most):
 
 
 @pytest.mark.parametrize("name", networks.NAMES)
-@pytest.mark.parametrize("shape", [(3, 28, 28, 1), (3, 32, 32, 3), (3, 8, 8, 1)])
+@pytest.mark.parametrize("shape", [(3, 32, 32, 3), (3, 8, 8, 1)])
 def test_logits_are_finite_for_every_dataset(name, shape):
     network, images, params, stats = initial(name, shape)
     for train in (False, True):
@@ -96,17 +97,17 @@ def test_logits_are_finite_for_every_dataset(name, shape):
 
 
 def test_convolution_is_xlas():
-    module = networks.Convolution(5, networks.initialiser("he"), jax.vmap)
+    module = Convolution(5, networks.initialiser("he"), jax.vmap)
     x = jax.random.normal(jax.random.key(1), (2, 6, 7, 3))
     variables = module.init(jax.random.key(0), x)
-    expected = convolution(x, variables["params"]["kernel"])
+    expected = xlas_convolution(x, variables["params"]["kernel"])
     np.testing.assert_allclose(module.apply(variables, x), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("patches", [1, 4 * 9 * 6 * 7 * 3, 10**6])
 def test_convolution_in_parts_has_xlas_value_and_gradients(patches, monkeypatch):
-    monkeypatch.setattr(networks, "PATCHES", patches)
-    module = networks.Convolution(5, networks.initialiser("he"), networks.in_parts)
+    monkeypatch.setattr(convolution, "PATCHES", patches)
+    module = Convolution(5, networks.initialiser("he"), convolution.in_parts)
     x = jax.random.normal(jax.random.key(1), (11, 6, 7, 3))
     kernel = module.init(jax.random.key(0), x)["params"]["kernel"]
     weights = jax.random.normal(jax.random.key(2), (11, 6, 7, 5))
@@ -115,7 +116,7 @@ def test_convolution_in_parts_has_xlas_value_and_gradients(patches, monkeypatch)
         return jnp.sum(weights * module.apply({"params": {"kernel": kernel}}, x))
 
     def xlas(kernel, x):
-        return jnp.sum(weights * convolution(x, kernel))
+        return jnp.sum(weights * xlas_convolution(x, kernel))
 
     for actual, expected in zip(
         jax.value_and_grad(ours, (0, 1))(kernel, x),
@@ -130,8 +131,8 @@ def test_convolution_in_parts_has_xlas_value_and_gradients(patches, monkeypatch)
 
 
 def test_patches_are_not_kept_for_the_backward_pass(monkeypatch):
-    monkeypatch.setattr(networks, "PATCHES", 8 * 9 * 8 * 8 * 16)
-    module = networks.Convolution(16, networks.initialiser("he"), networks.in_parts)
+    monkeypatch.setattr(convolution, "PATCHES", 8 * 9 * 8 * 8 * 16)
+    module = Convolution(16, networks.initialiser("he"), convolution.in_parts)
     x = jnp.zeros((64, 8, 8, 16))
     variables = module.init(jax.random.key(0), x)
     gradient = jax.grad(lambda v, x: jnp.sum(module.apply(v, x) ** 2), (0, 1))
@@ -143,7 +144,7 @@ def test_max_pool_is_xlas():
     x = jax.random.normal(jax.random.key(1), (2, 7, 6, 3))
     window, padding = (1, 2, 2, 1), "VALID"
     expected = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, padding)
-    np.testing.assert_array_equal(networks.max_pool(x), expected)
+    np.testing.assert_array_equal(convolution.max_pool(x), expected)
 
 
 @pytest.mark.parametrize(
@@ -165,13 +166,6 @@ def test_training_mode_updates_statistics_and_evaluation_does_not():
     changed = jax.tree.map(lambda a, b: bool((a != b).any()), stats, trained)
     assert any(jax.tree.leaves(changed))
     jax.tree.map(np.testing.assert_array_equal, stats, kept)
-
-
-def test_layer_norm_does_not_mix_examples():
-    network, images, params, stats = initial("cnn-layernorm")
-    together, _ = network.apply(params, stats, images, True)
-    alone, _ = network.apply(params, stats, images[:1], True)
-    np.testing.assert_allclose(together[:1], alone, atol=1e-4)
 
 
 def test_losses_and_hits():

@@ -1,18 +1,19 @@
 import json
 import math
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from rich.console import Console
 
 import qiaso_jax
+from benchmarks.cli import UserError
 from benchmarks.harness import data, networks, pipeline
 from benchmarks.harness.networks import Batch
 from benchmarks.node_signal import __main__ as node_signal
-from benchmarks.node_signal import measure, models
+from benchmarks.node_signal import measure, models, report
 
 KERNELS = ["Dense_0", "Dense_1", "Dense_2"]
 
@@ -35,7 +36,7 @@ def folder(tmp_path_factory):
         batch_size=64,
         train_steps=60,
     )
-    node_signal.run(command, Console(quiet=True))
+    node_signal.main(command)
     return folder
 
 
@@ -84,6 +85,13 @@ def test_table_and_figure(folder):
     assert len(rows) == 2 * 2 * (2 + 6)
     assert "± nan" not in table
     assert (folder / "cosine.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_stored_table_is_what_the_stored_numbers_give():
+    folder = node_signal.Command().output
+    results = json.loads((folder / "results.json").read_text())
+    text = report.page(results["settings"], results["networks"])
+    assert text == (folder / "table.md").read_text()
 
 
 def test_estimate_is_that_of_node_qiaso(splits):
@@ -156,16 +164,20 @@ def test_every_kernel_of_the_transformer_is_a_site(splits):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"pairs": (4, 2)}, "--pairs must rise from at least 1, got [4, 2]"),
-        ({"cnn_pairs": ()}, "--cnn-pairs must rise"),
+        ({"pairs": (0, 2)}, "--pairs must be at least 1, got (0, 2)"),
+        ({"cnn_pairs": ()}, "--cnn-pairs must name at least one"),
         ({"keys": 1}, "--keys must be at least 2, got 1"),
         ({"batch_size": 3}, "--batch-size must be at least 4, got 3"),
-        ({"batch_size": 9999}, "--batch-size 9999 is more than the 1294 training"),
+        (
+            {"batch_size": 9999},
+            "--batch-size must be at most the 1294 training examples",
+        ),
         ({"sigma": 0.0}, "--sigma must be positive, got 0.0"),
         ({"networks": ()}, "--networks must name at least one"),
     ],
 )
-def test_impossible_commands_are_refused(settings, message, tmp_path, capsys):
-    command = node_signal.Command(output=tmp_path, dataset="digits", **settings)
-    assert node_signal.main(command) == 1
-    assert message in " ".join(capsys.readouterr().out.split())
+def test_impossible_commands_are_refused(settings, message, tmp_path):
+    command = node_signal.Command(output=tmp_path / "no", dataset="digits", **settings)
+    with pytest.raises(UserError, match=re.escape(message)):
+        node_signal.main(command)
+    assert not (tmp_path / "no").exists()

@@ -6,7 +6,7 @@ import pytest
 import scipy.special
 
 from benchmarks.cli import UserError
-from benchmarks.harness import evolution, networks, optimizers
+from benchmarks.harness import evolution, networks, optimizers, transformations
 from benchmarks.harness.interface import Objective, Setting, State
 from benchmarks.harness.networks import Batch, Network
 
@@ -213,7 +213,7 @@ def test_muon_makes_singular_values_of_hidden_kernels_equal():
     for layer, fan_out in (("Dense_0", 6), ("Dense_1", 5)):
         kernel = params[layer]["kernel"]
         step = -moved[layer]["kernel"] / rate
-        step = np.asarray(step - optimizers.MUON_WEIGHT_DECAY * kernel, np.float64)
+        step = np.asarray(step - transformations.MUON_WEIGHT_DECAY * kernel, np.float64)
         step /= np.sqrt(max(1, fan_out / len(kernel)))
         # Five iterations of the polynomial leave them between 0.7 and 1.2.
         values = np.linalg.svd(step, compute_uv=False)
@@ -221,13 +221,13 @@ def test_muon_makes_singular_values_of_hidden_kernels_equal():
         assert values.max() < 1.3
     # The first step of Nadam, g (0.9·0.1/(1 − 0.9²) + 1) / |g|, wherever there is a
     # gradient.
-    expected = rate * optimizers.MUON_ADAM * (0.9 * 0.1 / (1 - 0.9**2) + 1)
+    expected = rate * transformations.MUON_ADAM * (0.9 * 0.1 / (1 - 0.9**2) + 1)
     for leaf in (moved["Dense_0"]["bias"], moved["Dense_2"]["kernel"]):
         np.testing.assert_allclose(abs(leaf).max(), expected, rtol=1e-3)
 
 
 def test_muon_takes_a_convolutions_kernel_as_one_matrix():
-    axes = optimizers._hidden_kernels(
+    axes = transformations.hidden_kernels(
         {"a": jnp.zeros((3, 3, 4, 8)), "b": jnp.zeros(8), "c": jnp.zeros((8, 10))}
     )
     assert axes == {"a": ((0, 1, 2), 3), "b": None, "c": None}

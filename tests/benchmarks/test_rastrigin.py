@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rich.console import Console
 
+from benchmarks.cli import UserError
 from benchmarks.rastrigin import __main__ as rastrigin
-from benchmarks.rastrigin import methods
+from benchmarks.rastrigin import methods, rivals
 
 BUDGET = 620
 
@@ -38,10 +38,10 @@ def test_starts_are_in_the_box_and_do_not_depend_on_the_number_of_seeds():
 
 
 def test_cma_spends_the_whole_budget_by_restarting():
-    run = methods.cma_es(20_000, methods.starting_points(1), population=10)
+    run = rivals.cma_es(20_000, methods.starting_points(1), population=10)
     assert run.evaluations == 20_000
     assert run.settings["restarts_per_seed"] >= 1
-    again = methods.cma_es(20_000, methods.starting_points(1), population=10)
+    again = rivals.cma_es(20_000, methods.starting_points(1), population=10)
     assert run.values == again.values
 
 
@@ -57,7 +57,7 @@ def folder(tmp_path_factory):
         command = rastrigin.Command(output=folder, seeds=2, evaluations=(BUDGET,))
         # evosax relies on the promotion that this project's tests forbid.
         with jax.numpy_rank_promotion("allow"):
-            rastrigin.run(command, Console(quiet=True))
+            rastrigin.main(command)
     return folder
 
 
@@ -105,14 +105,28 @@ def test_table_has_a_row_per_method(folder):
     assert len({row.count("|") for row in rows}) == 1
 
 
+def test_stored_table_is_what_the_stored_numbers_give():
+    folder = rastrigin.Command().output
+    results = json.loads((folder / "results.json").read_text())
+    fields = methods.Run.__dataclass_fields__
+    runs = [
+        methods.Run(**{name: run[name] for name in fields})
+        for run in results["runs"]
+        if run["shown"]
+    ]
+    text = rastrigin.page(runs, len(results["seeds"]))
+    assert text == (folder / "table.md").read_text()
+
+
 @pytest.mark.parametrize(
-    ("command", "message"),
+    ("settings", "message"),
     [
-        (rastrigin.Command(seeds=0), "--seeds must be at least 1, got 0"),
-        (rastrigin.Command(evaluations=(100,)), "at least 300"),
-        (rastrigin.Command(evaluations=()), "at least 300"),
+        ({"seeds": 0}, "--seeds must be at least 1, got 0"),
+        ({"evaluations": (100,)}, "--evaluations must be at least 300"),
+        ({"evaluations": ()}, "--evaluations must name at least one"),
     ],
 )
-def test_impossible_commands_are_refused(command, message, tmp_path, capsys):
-    assert rastrigin.main(command) == 1
-    assert message in " ".join(capsys.readouterr().out.split())
+def test_impossible_commands_are_refused(settings, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        rastrigin.main(rastrigin.Command(output=tmp_path / "none", **settings))
+    assert not (tmp_path / "none").exists()

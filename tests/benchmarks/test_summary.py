@@ -36,8 +36,8 @@ def runs(tmp_path):
 
 
 def test_table_is_about_the_last_epoch(runs):
-    text = summary.main(summary.Command(runs))
-    assert text == (runs / "table.md").read_text()
+    summary.main(summary.Command(runs))
+    text = (runs / "table.md").read_text()
     (line,) = (line for line in text.splitlines() if "digits-mlp" in line)
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells == [
