@@ -111,6 +111,10 @@ class Algorithm(NamedTuple):
         return jax.random.split(key, 1 + self.kernel.num_keys)
 
 
+class NoCandidates(ValueError):
+    """An algorithm was asked for candidates that has none."""
+
+
 class Asked(NamedTuple):
     """In the place of ``info``: the candidates of a step that ended with asking."""
 
@@ -165,7 +169,7 @@ def _update(
     updates, centre = _trees.updates_and_centre(updates, params)
     if end_at == "ask":
         if kernel.candidates is None:
-            raise ValueError(
+            raise NoCandidates(
                 f"{kernel.name} evaluates noise within the model, and has no "
                 "candidates that could be asked for; call update with value_fn=."
             )

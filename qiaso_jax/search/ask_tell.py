@@ -10,6 +10,7 @@ import optax
 from jax.experimental import io_callback
 
 from qiaso_jax._arguments import PyTree
+from qiaso_jax._transformation import NoCandidates
 
 
 def ask(
@@ -58,6 +59,8 @@ def ask(
     updates = _updates_or_zeros(updates, params)
     try:
         return _ask(tx, state, params, updates)
+    except NoCandidates:
+        raise
     except (TypeError, ValueError):
         # Under a wrapper that branches, the state must keep its structure. What else
         # may have been wrong is raised again.
