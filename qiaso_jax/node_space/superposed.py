@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -160,19 +160,10 @@ def superpose(
     _, pull, (clean, masks) = jax.vjp(
         clean_pass, [model.leaves[i] for i in moving], has_aux=True
     )
-    noises: list[SiteNoise] = []
-    for i, space in enumerate(analysis.spaces):
-        site = sites.sites[i]
-        if space == "example":
-            noises.append(_example_noise(model, analysis, i, clean, drawn, sigma, kind))
-        elif space == "weights":
-            path = path_of(analysis.program, analysis.sites, i)
-            if drawn.twin is not None:
-                path = path.translated(drawn.twin.equations)
-            far, _ = noise_size(program, sites, i, path, clean, sigma, size)
-            noises.append(NodeNoise(site, kind, far, None, sigma / far))
-        else:
-            noises.append(NodeNoise(site, kind, sigma, masks[i]))
+    noises = [
+        _noise_at(i, model, analysis, drawn, clean, masks, sigma, kind)
+        for i in range(len(analysis.spaces))
+    ]
     reached = Reached(program, sites, range(len(noises)))
 
     def losses(feeds, pair, sign):
@@ -209,6 +200,31 @@ def superpose(
         losses=losses,
         gradients=gradients,
     )
+
+
+def _noise_at(
+    index: int,
+    model: Model,
+    analysis: Analysis,
+    drawn: _Drawn,
+    clean: Environment,
+    masks: Mapping[int, Any],
+    sigma: jax.Array,
+    kind: str,
+) -> SiteNoise:
+    """The noise at one site, in the space that the analysis has for it."""
+    sites = analysis.sites if drawn.twin is None else drawn.twin.sites
+    site, space = sites.sites[index], analysis.spaces[index]
+    if space == "example":
+        return _example_noise(model, analysis, index, clean, drawn, sigma, kind)
+    if space == "node":
+        return NodeNoise(site, kind, sigma, masks[index])
+    path = path_of(analysis.program, analysis.sites, index)
+    if drawn.twin is not None:
+        path = path.translated(drawn.twin.equations)
+    size = drawn.share.shape[0]
+    far, _ = noise_size(drawn.program, sites, index, path, clean, sigma, size)
+    return NodeNoise(site, kind, far, None, sigma / far)
 
 
 def _draw(

@@ -11,13 +11,13 @@ import optax
 
 from qiaso_jax import _arguments, amplitudes, weight_space
 from qiaso_jax._arguments import PyTree
-from qiaso_jax._transformation import algorithm
+from qiaso_jax._transformation import Algorithm, algorithm
 from qiaso_jax._trees import is_inexact
 from qiaso_jax.collapse import READOUTS
 from qiaso_jax.evaluation import checked_losses
 from qiaso_jax.search.bounds import reflection
 from qiaso_jax.superposition import Superposition
-from qiaso_jax.weight_space import QIASOInfo
+from qiaso_jax.weight_space import QIASOInfo, QIASOState
 
 
 class MinimizeResult(NamedTuple):
@@ -119,87 +119,123 @@ def minimize(
             "max_evaluations must be enough for one step of num_candidates = "
             f"{num_candidates}, got {max_evaluations}."
         )
-    reflect = reflection(bounds, x0)
     num_steps = max_evaluations // num_candidates
     search = algorithm(
         weight_space.KERNEL,
-        weight_space.Settings(
-            superposition=Superposition(
-                num_candidates, antithetic=True, keeps_centre=False
-            ),
-            sigma=lambda step: _annealed(sigma, step, num_steps, size),
-            eta=5.0,
-            kl_strength=1.0,
-            scale=amplitudes.centred_ranks,
-            readout=READOUTS["expectation"],
-            collapse_every=1,
-            tunnelling=None,
-            batch_size=None,
-        ),
-        None,
-        key,
+        _settings(num_candidates, sigma, num_steps, size),
+        optimizer=None,
+        key=key,
     )
-
-    def step(carry, _):
-        x, state, best_x, best_value = carry
-        asked = search.ask(state, x)
-        candidates = jax.vmap(reflect)(asked.candidates.arrays(x))
-        values = jax.vmap(lambda x: checked_losses(fun(x), (), "fun"))(candidates)
-        told = search.tell(state, x, asked, values)
-        displacement, state = search.move(told, x)
-        values = values.astype(best_value.dtype)
-        values = jnp.where(jnp.isfinite(values), values, jnp.inf)
-        winner = jnp.argmin(values)
-        best_x = optax.tree.where(
-            values[winner] < best_value,
-            jax.tree.map(lambda c: c[winner], candidates),
-            best_x,
-        )
-        best_value = jnp.minimum(best_value, values[winner])
-        x = reflect(optax.apply_updates(x, displacement))
-        return (x, state, best_x, best_value), state.info
+    step = partial(_step, search, fun, reflection(bounds, x0))
 
     @partial(jax.jit, static_argnums=1)
     def steps(carry, length):
         return jax.lax.scan(step, carry, length=length)
 
     state = search.init(x0)
-    carry = (x0, state, x0, jnp.asarray(jnp.inf, state.log_amplitudes.dtype))
-
-    def result(nit, history, success, message):
-        found = bool(jnp.isfinite(carry[3]))
-        return MinimizeResult(
-            x=carry[2],
-            fun=float(carry[3]),
-            nfev=num_candidates * nit,
-            nit=nit,
-            success=success and found,
-            message=message if found else "No value was finite.",
-            history=history,
-        )
-
+    infinity = jnp.asarray(jnp.inf, state.log_amplitudes.dtype)
+    carry = _Carry(x0, state, x0, infinity)
     length = num_steps if callback is None else 1
     done, reports, stopped = 0, [], False
     while done < num_steps and not stopped:
-        try:
-            carry, report = steps(carry, length)
-        except (
-            jax.errors.TracerArrayConversionError,
-            jax.errors.ConcretizationTypeError,
-        ) as error:
-            raise TypeError(
-                "fun must be traceable by JAX, and needed a concrete value; use "
-                "qiaso_jax.ask and qiaso_jax.tell for functions outside of JAX."
-            ) from error
+        carry, report = _traceable(steps, carry, length)
         done += length
         reports.append(report)
         if callback is not None:
-            so_far = result(done, report, False, "The search is running.")
+            so_far = _result(
+                carry, num_candidates, done, report, False, "The search is running."
+            )
             stopped = _wants_to_stop(callback, so_far)
     history = jax.tree.map(lambda *parts: jnp.concatenate(parts), *reports)
+    message = "The budget of evaluations is spent."
     if stopped:
-        return result(done, history, False, "The callback ended the search.")
-    return result(done, history, True, "The budget of evaluations is spent.")
+        message = "The callback ended the search."
+    return _result(carry, num_candidates, done, history, not stopped, message)
+
+
+class _Carry(NamedTuple):
+    """The centre, the state of the algorithm, and the best candidate so far."""
+
+    x: PyTree
+    state: QIASOState
+    best_x: PyTree
+    best_value: jax.Array
+
+
+def _settings(
+    num_candidates: int, sigma: float, num_steps: int, size: int
+) -> weight_space.Settings:
+    """Ranks, and a spread that anneals over the budget."""
+    return weight_space.Settings(
+        Superposition(num_candidates, antithetic=True, keeps_centre=False),
+        sigma=lambda step: _annealed(sigma, step, num_steps, size),
+        eta=5.0,
+        kl_strength=1.0,
+        scale=amplitudes.centred_ranks,
+        readout=READOUTS["expectation"],
+        collapse_every=1,
+        tunnelling=None,
+        batch_size=None,
+    )
+
+
+def _step(
+    search: Algorithm,
+    fun: Callable[[Any], Any],
+    reflect: Callable[[PyTree], PyTree],
+    carry: _Carry,
+    _: None,
+) -> tuple[_Carry, QIASOInfo]:
+    """One step of the algorithm, within the bounds; keeps the best candidate."""
+    x, state, best_x, best_value = carry
+    asked = search.ask(state, x)
+    candidates = jax.vmap(reflect)(asked.candidates.arrays(x))
+    values = jax.vmap(lambda x: checked_losses(fun(x), (), "fun"))(candidates)
+    displacement, state = search.move(search.tell(state, x, asked, values), x)
+    values = values.astype(best_value.dtype)
+    values = jnp.where(jnp.isfinite(values), values, jnp.inf)
+    winner = jnp.argmin(values)
+    best_x = optax.tree.where(
+        values[winner] < best_value,
+        jax.tree.map(lambda c: c[winner], candidates),
+        best_x,
+    )
+    best_value = jnp.minimum(best_value, values[winner])
+    x = reflect(optax.apply_updates(x, displacement))
+    return _Carry(x, state, best_x, best_value), state.info
+
+
+def _traceable(steps: Callable[..., Any], carry: _Carry, length: int) -> Any:
+    try:
+        return steps(carry, length)
+    except (
+        jax.errors.TracerArrayConversionError,
+        jax.errors.ConcretizationTypeError,
+    ) as error:
+        raise TypeError(
+            "fun must be traceable by JAX, and needed a concrete value; use "
+            "qiaso_jax.ask and qiaso_jax.tell for functions outside of JAX."
+        ) from error
+
+
+def _result(
+    carry: _Carry,
+    num_candidates: int,
+    nit: int,
+    history: QIASOInfo,
+    success: bool,
+    message: str,
+) -> MinimizeResult:
+    found = bool(jnp.isfinite(carry.best_value))
+    return MinimizeResult(
+        x=carry.best_x,
+        fun=float(carry.best_value),
+        nfev=num_candidates * nit,
+        nit=nit,
+        success=success and found,
+        message=message if found else "No value was finite.",
+        history=history,
+    )
 
 
 def _wants_to_stop(callback: Callable[[MinimizeResult], Any], so_far: Any) -> bool:
