@@ -216,11 +216,11 @@ def scanned_over_time(draw, h, axis):
     others = other_axes(h, axis)
     if draw(st.booleans()) or not others:
 
-        def step(carry, factor):
+        def again(carry, factor):
             carry = jnp.sin(carry * factor + h)
             return carry, carry.sum() * 0 + carry
 
-        final, history = jax.lax.scan(step, h, jnp.arange(2.0), reverse=reverse)
+        final, history = jax.lax.scan(again, h, jnp.arange(2.0), reverse=reverse)
         return final + history[0], axis
     i = draw(st.sampled_from(others))
     slices = jnp.moveaxis(h, i, 0)
