@@ -1,6 +1,7 @@
 """``ask`` and ``tell``: one step in two halves, for losses that JAX cannot trace."""
 
-from functools import partial
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -115,13 +116,9 @@ def _ask(tx, state, params, updates):
 
 def _ask_on_host(tx, state, params, updates):
     """Candidates as the host sees them go by."""
-    asked = []
-
-    def record(candidates):
-        io_callback(asked.append, None, candidates)
-        return jnp.zeros(_number_of(candidates, 0))
-
-    jax.block_until_ready(tx.update(updates, state, params, candidates_value_fn=record))
+    asked, step = _observed(tx)
+    asked.clear()
+    jax.block_until_ready(step(state, params, updates))
     jax.effects_barrier()
     if not asked:
         raise ValueError(
@@ -129,6 +126,21 @@ def _ask_on_host(tx, state, params, updates):
             "optax.apply_if_finite, ask outside of jax.jit and with finite updates."
         )
     return jax.tree.map(jnp.asarray, asked[0])
+
+
+@lru_cache(maxsize=16)
+def _observed(tx) -> tuple[list[Any], Callable[..., Any]]:
+    """A compiled step of ``tx``, and the list in which it leaves its candidates."""
+    asked = []
+
+    def record(candidates):
+        io_callback(asked.append, None, candidates)
+        return jnp.zeros(_number_of(candidates, 0))
+
+    def step(state, params, updates):
+        return tx.update(updates, state, params, candidates_value_fn=record)
+
+    return asked, jax.jit(step)
 
 
 @partial(jax.jit, static_argnums=0)
