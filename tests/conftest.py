@@ -13,7 +13,6 @@ install_import_hook(
         "qiaso_jax.factorised.blocks",
         "qiaso_jax.resampling",
         "qiaso_jax.superposition",
-        "qiaso_jax.theory",
     ],
     "beartype.beartype",
 )
