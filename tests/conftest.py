@@ -20,7 +20,7 @@ install_import_hook(
 # The tests compile hundreds of small programs and run each a few times: a quick
 # compiler is worth more to them than quick code. JAX reads this when it first computes.
 os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 )
 
 

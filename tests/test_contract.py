@@ -19,7 +19,7 @@ from qiaso_jax import PAPER, factorised_qiaso, node_qiaso, qiaso
 
 X = jax.random.normal(jax.random.key(0), (16, 3))
 Y = jnp.tanh(X @ jnp.array([1.0, -2.0, 0.5]))
-PARAMS = {"w": jnp.array([0.3, 0.1, -0.2]), "b": jnp.array(0.7)}
+PARAMS = {"w": jnp.array([0.3, 0.1, -0.2]), "b": jnp.float32(0.7)}
 
 
 def losses(params, x, y):
@@ -108,6 +108,7 @@ def test_jitted_steps_equal_unjitted_ones(name):
     chex.assert_trees_all_close(jax.jit(step)(state), step(state), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @every_optimizer
 def test_a_state_is_made_of_arrays_and_keeps_its_shape(name):
     make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
@@ -139,6 +140,7 @@ def test_a_new_superposition_is_uniform(name):
     assert info.kl == info.expected_decrease == info.num_skipped == 0
 
 
+@pytest.mark.slow
 @every_optimizer
 def test_the_same_key_gives_the_same_bits(name):
     make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
@@ -151,6 +153,7 @@ def test_the_same_key_gives_the_same_bits(name):
     assert np.isfinite(first[0]["w"]).all()
 
 
+@pytest.mark.slow
 @every_optimizer
 def test_seeds_can_be_vmapped(name):
     make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
@@ -169,6 +172,7 @@ def test_seeds_can_be_vmapped(name):
     assert not np.array_equal(together["w"][0], together["w"][1])
 
 
+@pytest.mark.slow
 @every_optimizer
 def test_under_cond(name):
     make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
@@ -190,6 +194,7 @@ def test_under_cond(name):
     chex.assert_trees_all_equal(maybe(False, state)[1], state)
 
 
+@pytest.mark.slow
 @every_optimizer
 def test_the_centre_is_params_plus_updates(name):
     make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
@@ -208,6 +213,7 @@ def test_the_centre_is_params_plus_updates(name):
     )
 
 
+@pytest.mark.slow
 @every_optimizer
 def test_reports_are_scalars_that_are_found_in_wrapped_states(name):
     make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
@@ -222,6 +228,7 @@ def test_reports_are_scalars_that_are_found_in_wrapped_states(name):
     assert 0 < optax.tree.get(state, "expected_loss") < 10
 
 
+@pytest.mark.slow
 @every_optimizer
 def test_multi_steps_moves_on_the_last_one(name):
     make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
@@ -238,6 +245,7 @@ def test_multi_steps_moves_on_the_last_one(name):
     assert (updates["w"] != 0).any()
 
 
+@pytest.mark.slow
 @one_of_each
 def test_schedules_equal_injected_hyperparameters(name):
     make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
@@ -259,6 +267,7 @@ def test_schedules_equal_injected_hyperparameters(name):
     chex.assert_trees_all_close(params, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"), [*((name, jnp.nan) for name in REGISTRY), ("qiaso", -jnp.inf)]
 )
@@ -286,6 +295,7 @@ def test_a_step_without_any_finite_loss_does_nothing(name, value):
     assert after.info.num_skipped == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [*((name, "bfloat16") for name in REGISTRY), ("qiaso", "float16")],
@@ -311,6 +321,7 @@ def test_dtypes_are_kept_and_integers_pass_through(name, dtype):
     assert state.info.expected_loss.dtype == jnp.float32
 
 
+@pytest.mark.slow
 @every_optimizer
 def test_double_precision(name):
     make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
@@ -320,6 +331,7 @@ def test_double_precision(name):
         assert after["w"].dtype == state.info.expected_loss.dtype == jnp.float64
 
 
+@pytest.mark.slow
 @one_of_each
 def test_a_hybrid_in_a_chain(name):
     make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
@@ -338,6 +350,7 @@ def test_a_hybrid_in_a_chain(name):
     assert mean_loss(params, X, Y) < 0.1 * before
 
 
+@pytest.mark.slow
 @every_optimizer
 def test_the_pseudo_gradient_is_what_the_optimizer_gets(name):
     make, value_fn = REGISTRY[name].make, REGISTRY[name].value_fn
@@ -373,6 +386,7 @@ def wrapped(tx, how):
     }[how]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "how"),
     [

@@ -15,6 +15,8 @@ from flax.training import train_state
 import qiaso_jax
 from qiaso_jax import flax as qiaso_flax
 
+pytestmark = pytest.mark.slow
+
 X = jnp.linspace(-1, 1, 8)[:, None]
 Y = 2 * X + 1
 

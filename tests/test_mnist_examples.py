@@ -17,6 +17,7 @@ pytestmark = [
 
 
 # An untrained network has 0.1. Lower bounds well below what one seed reaches.
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "least"), [("linen", 0.8), ("nnx", 0.65)])
 def test_one_epoch(name, least, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(ROOT / "examples"))

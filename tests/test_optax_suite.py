@@ -17,6 +17,8 @@ from optax.contrib import _common_test
 
 import qiaso_jax
 
+pytestmark = pytest.mark.slow
+
 SLOT = "sophia"
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from qiaso_jax.resampling import systematic_draws
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(
     st.lists(st.sampled_from([0.0, 1e-6, 0.1, 1.0, 7.0]), min_size=1, max_size=8),
     st.integers(1, 12),

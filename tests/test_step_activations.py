@@ -6,6 +6,8 @@ from pathlib import Path
 import datasets.config
 import pytest
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

@@ -11,6 +11,7 @@ LAYOUTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_candidate_can_be_drawn_again_without_the_others(layout):
     superposition = Superposition(*layout)

@@ -29,6 +29,7 @@ def test_the_probability_decays_exponentially(step):
     )
 
 
+@pytest.mark.slow
 def test_each_candidate_but_the_best_jumps_with_the_probability():
     certain, moved = jumps(gaussian_tunnelling(0.1, 1.0))
     assert moved == K - 1

@@ -147,6 +147,7 @@ def test_digits_are_scikit_learns():
     assert ours == theirs
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/datasets")
 def test_mnist_has_the_published_checksums(tmp_path):
     loaded = data.load("mnist", SHARED, tmp_path)

@@ -6,6 +6,8 @@ from benchmarks import epoch_cost
 from benchmarks.cli import UserError
 from benchmarks.harness.settings import Experiment
 
+pytestmark = pytest.mark.slow
+
 DIGITS = Experiment(
     dataset="digits", hidden=(8,), batch_size=64, candidates=4, validation=0, limit=140
 )

@@ -10,6 +10,8 @@ from benchmarks.factorised import __main__ as factorised
 from benchmarks.factorised import methods, network
 from benchmarks.rastrigin.methods import Run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -9,6 +9,8 @@ from benchmarks.harness import data, networks, pipeline
 from benchmarks.harness.loop import compile_program
 from benchmarks.harness.settings import Experiment
 
+pytestmark = pytest.mark.slow
+
 EXPERIMENT = Experiment(
     dataset="digits",
     optimizer="adam",

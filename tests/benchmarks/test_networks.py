@@ -8,6 +8,8 @@ from benchmarks.cli import UserError
 from benchmarks.harness import convolution, networks
 from benchmarks.harness.convolution import Convolution
 
+pytestmark = pytest.mark.slow
+
 
 def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -15,6 +15,8 @@ from benchmarks.harness.networks import Batch
 from benchmarks.node_signal import __main__ as node_signal
 from benchmarks.node_signal import measure, models, report
 
+pytestmark = pytest.mark.slow
+
 KERNELS = ["Dense_0", "Dense_1", "Dense_2"]
 
 

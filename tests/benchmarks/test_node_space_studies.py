@@ -18,6 +18,8 @@ from benchmarks.node_space import (
     scans,
 )
 
+pytestmark = pytest.mark.slow
+
 PROVENANCE = {"command", "settings", "date", "revision", "versions", "machine"}
 
 

@@ -10,6 +10,8 @@ from benchmarks.harness import evolution, networks, optimizers, transformations
 from benchmarks.harness.interface import Objective, Setting, State
 from benchmarks.harness.networks import Batch, Network
 
+pytestmark = pytest.mark.slow
+
 SETTING = Setting(
     peak_learning_rate=0.05,
     schedule="constant",

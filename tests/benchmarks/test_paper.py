@@ -109,6 +109,7 @@ def test_the_page_follows_from_stored_files_alone(contents, tmp_path):
     assert "figures/figure8_ablation.png" in text
 
 
+@pytest.mark.slow
 def test_the_page_in_the_docs_is_that_of_the_stored_results(tmp_path):
     page = report.write(study.RESULTS, tmp_path, command.MODULES)
     docs = study.RESULTS.parents[2] / "docs"
@@ -117,6 +118,7 @@ def test_the_page_in_the_docs_is_that_of_the_stored_results(tmp_path):
         assert (docs / "figures" / figure.name).exists()
 
 
+@pytest.mark.slow
 def test_cost_is_measured_and_told(smoke, monkeypatch):
     monkeypatch.setattr(cost, "GROUPS", {"batches of 512": (512, {"adam": {}})})
     content = cost.measure(smoke)
@@ -127,6 +129,7 @@ def test_cost_is_measured_and_told(smoke, monkeypatch):
 
 
 class TestTable5:
+    @pytest.mark.slow
     def test_steps_run_and_take_memory(self):
         for step in (table5.step(4, 32, chunk=None), table5.step(4, 32, chunk=1)):
             step.call()
@@ -205,6 +208,7 @@ def test_ledger_counts_the_verdicts():
 
 
 class TestStudy:
+    @pytest.mark.slow
     def test_a_run_is_trained_once(self, smoke, monkeypatch):
         first = smoke.run("digits", "adam")
         assert first.curves["test_accuracy"].shape == (2, 2)

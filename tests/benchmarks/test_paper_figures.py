@@ -11,6 +11,8 @@ from benchmarks.paper.figures import figure2, figure5, figure6, rastrigin_traces
 from benchmarks.paper.runs import rounded
 from benchmarks.paper.study import Study
 
+pytestmark = pytest.mark.slow
+
 
 def measured(module, tmp_path_factory):
     folder = tmp_path_factory.mktemp(module.__name__.rpartition(".")[2])

@@ -13,6 +13,8 @@ from benchmarks.paper.runs import rounded
 from benchmarks.paper.theory import amplitudes
 from benchmarks.paper.theory.claims import SMOKE, TOLERANCE, holds, inequality
 
+pytestmark = pytest.mark.slow
+
 CLAIMS = [(part, claim) for part, claims in theory.CLAIMS.items() for claim in claims]
 WRONG = {
     "Eq 2",

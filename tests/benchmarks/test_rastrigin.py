@@ -10,6 +10,8 @@ from benchmarks.cli import UserError
 from benchmarks.rastrigin import __main__ as rastrigin
 from benchmarks.rastrigin import methods, rivals
 
+pytestmark = pytest.mark.slow
+
 BUDGET = 620
 
 

@@ -21,6 +21,8 @@ from benchmarks.harness import checkpoints, convolution, data, records, settings
 from benchmarks.harness.optimizers import NAMES, REGISTRY
 from benchmarks.harness.settings import Command
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DIGITS = ("--dataset", "digits", "--hidden", "8")
 

@@ -5,6 +5,8 @@ import pytest
 from benchmarks import tune
 from benchmarks.harness.optimizers import NAMES, REGISTRY
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_optimizer_has_a_trial_of_every_value():
     for name in NAMES:

@@ -76,6 +76,7 @@ def run(tx, params, num_steps, value_fn=loss, **kwargs):
     return params, state, infos
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("granularity", "candidate_batch_size"), [("element", 3), ("leaf", None)]
 )
@@ -140,6 +141,7 @@ def test_exact_steps_are_the_algorithm(
     assert not np.array_equal(flat_offsets(state), offsets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("granularity", "candidate_batch_size"), [("element", None), ("leaf", 5)]
 )
@@ -193,6 +195,7 @@ def test_measured_steps_are_the_algorithm(granularity, scaling, candidate_batch_
     )
 
 
+@pytest.mark.slow
 def test_as_many_measurements_as_values_give_a_step_of_qiaso():
     seen = []
 
@@ -208,6 +211,7 @@ def test_as_many_measurements_as_values_give_a_step_of_qiaso():
     np.testing.assert_allclose(flat(updates), p @ np.array(seen) - FLAT, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_exact_losses_of_a_sum_decouple():
     def two_steps(value_fn, rest):
         tx = factorised_qiaso(6, 0.4, loss_scaling=None, collapse_every=3)
@@ -261,6 +265,7 @@ def test_sampling_takes_a_value_of_each_block():
     assert len(set(np.abs(offsets - flat(updates)).argmin(axis=0))) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_measurements", [None, 9])
 @pytest.mark.parametrize("collapse", ["expectation", "best", "sample"])
 def test_values_without_a_finite_loss_get_probability_zero(num_measurements, collapse):
@@ -296,6 +301,7 @@ def test_a_block_without_any_finite_loss_stays(scaling):
     assert all(np.isfinite(field) for field in state.info)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("granularity", "num_measurements", "dtype"),
     [
@@ -324,6 +330,7 @@ def test_dtypes_are_kept_and_integers_pass_through(
     assert infos.expected_loss[-1] < 0.5 * infos.expected_loss[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("granularity", "num_measurements"),
     [("element", None), ("leaf", None), ("leaf", 3)],
@@ -343,6 +350,7 @@ def test_empty_trees_and_scalars(granularity, num_measurements, params):
     chex.assert_trees_all_equal_shapes_and_dtypes(after, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", ["element", "leaf"])
 @pytest.mark.parametrize("candidate_batch_size", [None, 4])
 @pytest.mark.parametrize("num_measurements", [None, 13])

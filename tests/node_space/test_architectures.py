@@ -76,6 +76,7 @@ def test_spaces(name):
             assert a.why in site.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TAKEN)
 def test_node_space_alone(name):
     a = ARCHITECTURES[name]
@@ -197,6 +198,7 @@ def assert_unbiased(found, expected):
     assert residual_bound(everything) < 0.5 * square
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMOOTH)
 def test_unbiased(name):
     """A right estimate fails here for one seed in 3000: 100 functions, 3 leaves each.
@@ -233,6 +235,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "space", "examples"), SETTINGS)
 def test_unbiased_in_every_space(name, space, examples):
     """As above, of candidates for half of the examples: one seed in 10,000."""
@@ -347,6 +350,7 @@ def losses_with_one_example_moved(a, space):
     return len(inner), *map(np.asarray, probe(model.leaves, model.batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "space"),
     [(name, "auto") for name in TAKEN] + [("batch_norm_in_training", "node")],

@@ -224,6 +224,7 @@ def test_draws_are_systematic():
     np.testing.assert_allclose(share, 1 / (10 * 4 * q[rows]), 1e-5)
 
 
+@pytest.mark.slow
 def test_losses_that_are_not_finite_are_drawn_the_least():
     losses = jnp.array([jnp.nan, jnp.inf, 3.0, 1.0])
     rows, share = jax.vmap(lambda k: telling_examples(k, losses, 2))(

@@ -93,6 +93,7 @@ def cosines(found, expected):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("examples", "directions", "space"),
     [
@@ -174,6 +175,7 @@ def small_model(name):
     return transformer, params, {"tokens": jnp.arange(18).reshape(6, 3) % 5, "y": y}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn", "transformer"])
 def test_cosine_to_the_gradient_goes_to_one(name):
     # With P pairs in all, an entry's standard error is at most |g|/√P for the node
@@ -236,6 +238,7 @@ def numpy_reference(params, x, y, words, eta, sigma):
     return losses, grads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eta", [0.0, 2.0])
 def test_equals_a_numpy_implementation_given_the_noise(eta):
     with jax.enable_x64(True):
@@ -287,6 +290,7 @@ def test_exponential_weights_tend_to_the_linear_ones():
     np.testing.assert_allclose(jnp.exp(log_p).sum((0, 1)), 1.0, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_telling_examples_are_weighted_by_the_inverse_probability():
     losses = jnp.array([0.0, 0.0, 0.1, 5.0, 0.2, jnp.nan, 1.0, 0.0])
     values = jnp.arange(8.0) ** 2
@@ -303,6 +307,7 @@ def test_telling_examples_are_weighted_by_the_inverse_probability():
     np.testing.assert_allclose(share, 1 / 8, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_selections_lower_the_variance():
     # Where most is learnt, examples differ in what they can still teach.
     params, data = mlp(), batch(256)
@@ -355,6 +360,7 @@ def zero_one(params, x, y):
     return guarded(jnp.max(scores, axis=-1) - scores[jnp.arange(len(y)), y] - 1e-7)
 
 
+@pytest.mark.slow
 def test_steps_and_zero_one_loss_train_without_a_derivative():
     data = batch(256)
     data["y"] = (data["x"][:, 0] > 0) + (data["x"][:, 1] > 0).astype(jnp.int32)
@@ -386,31 +392,7 @@ def test_steps_and_zero_one_loss_train_without_a_derivative():
     assert after < reported[-50:].mean() < -0.5 < reported[0]
 
 
-def test_second_step_does_not_compile_again():
-    params = mlp()
-    tx = node_qiaso(
-        4,
-        optax.linear_schedule(0.1, 0.01, 10),
-        optax.constant_schedule(1.0),
-        optimizer=optax.adam(1e-3),
-    )
-
-    @jax.jit
-    @chex.assert_max_traces(1)
-    def step(params, state, data):
-        updates, state = tx.update(None, state, params, value_fn=value_fn, **data)
-        return optax.apply_updates(params, updates), state
-
-    state = tx.init(params)
-    for seed in range(3):
-        new_params, new_state = step(params, state, batch(seed=seed))
-        chex.assert_trees_all_equal_shapes_and_dtypes(
-            (params, state), (new_params, new_state)
-        )
-        params, state = new_params, new_state
-    assert state.step == 3
-
-
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_candidates():
     sizes = (784, 128, 64, 10)
     params = [
@@ -449,6 +431,7 @@ def test_memory_does_not_grow_with_the_candidates():
     assert node(30, candidate_batch_size=30) > node(30, candidate_batch_size=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_candidates", [12, 80])
 def test_batches_of_candidates_change_nothing(num_candidates):
     # 80 candidates are 40 pairs, more than there are bits in a word.
@@ -473,6 +456,7 @@ class WithDropout(nn.Module):
         return nn.Dense(3)(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [False, True])
 def test_batch_norm_and_dropout(train):
     data, module = batch(64), WithDropout()
@@ -531,6 +515,7 @@ def test_nnx_state_as_parameters():
     assert value_fn(params, **data).mean() < 0.9 * before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_low_precision(dtype):
     def cast(tree):
@@ -548,6 +533,7 @@ def test_low_precision(dtype):
     assert np.mean(cosines(mean, expected)) > 0.9
 
 
+@pytest.mark.slow
 def test_losses_that_are_not_finite():
     params, data = mlp(), batch()
     middle = float(jnp.median(value_fn(params, **data)))
@@ -605,6 +591,7 @@ def test_settings_out_of_range(settings, error, message):
         node_qiaso(**{"optimizer": optax.sgd(1.0), **settings})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

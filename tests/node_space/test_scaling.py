@@ -139,6 +139,7 @@ def in_a_scan(w, x):
     return jax.lax.scan(step, x[:, :OUTPUTS], length=3)[0].sum(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1e-2, 128.0])
 @pytest.mark.parametrize("loss", [once, in_a_scan], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", MADE_OF)

@@ -161,6 +161,7 @@ def test_a_quarter_of_the_examples_or_all_where_they_meet():
         assert drawn(normalised, 0.5) == 2 * B
 
 
+@pytest.mark.slow
 def test_the_default_is_said_once_per_trace():
     params, data = PARAMS, {"x": jnp.asarray(X)}
     tx = qiaso_jax.node_qiaso(4, optimizer=optax.sgd(1.0), examples=0.5)
@@ -169,6 +170,7 @@ def test_the_default_is_said_once_per_trace():
     assert len(said) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["dense", "convolution", "attention", "embedding", "gru_8"]
 )

@@ -385,6 +385,7 @@ def check_reached(data):
         assert not np.any(changed & ~np.eye(B, dtype=bool)), (variable, where)
 
 
+@pytest.mark.slow
 def test_noise_in_one_example_reaches_its_own_loss_only():
     COUNTS.clear()
     check_reached()
@@ -432,6 +433,7 @@ def differs(a, b):
     return np.asarray(a) != np.asarray(b)
 
 
+@pytest.mark.slow
 def test_an_example_changes_its_own_entries_only():
     COUNTS.clear()
     check_origin()

@@ -92,6 +92,7 @@ def checked(model, space, forwards):
     return check(model.leaves, model.batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "space"), CASES)
 def test_sites_carry_the_whole_gradient(name, space):
     a = ARCHITECTURES[name]

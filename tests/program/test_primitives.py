@@ -553,6 +553,7 @@ def test_every_name_is_one_that_jax_has():
     assert len(listed) == len(set(listed))
 
 
+@pytest.mark.slow
 @cases(lambda known: known.axes is not None)
 def test_axes_go_where_the_rule_says(example):
     equation, operands, other = built(example)

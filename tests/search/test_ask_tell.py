@@ -30,6 +30,7 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tx", TRANSFORMS.values(), ids=TRANSFORMS)
 def test_tell_equals_update(tx):
     state = told_state = tx.init(PARAMS)

@@ -64,6 +64,7 @@ def test_minimize_takes_any_pytree():
     assert result.x["n"] == 4
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_result():
     def search(key):
         return minimize(sphere, jnp.zeros(2), sigma=1.0, max_evaluations=200, key=key)
@@ -80,6 +81,7 @@ BOUNDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOUNDS)
 def test_candidates_stay_within_bounds(name):
     lower, upper = (np.broadcast_to(b, 2) for b in BOUNDS[name])

@@ -42,6 +42,7 @@ def test_every_public_function_is_called():
 
 
 @every_function
+@pytest.mark.slow
 class TestTransformations:
     def test_jit_and_vmap(self, function, arguments):
         eager = jax.tree.leaves(function(*arguments))
