@@ -2,6 +2,9 @@
 
 The superposition stores log p with logsumexp(log p) = 0. The paper's amplitudes of
 Eq 1 are φ_k = √p_k, so that Σ_k φ_k² = 1 (Eq 42).
+
+The first axis is that of the candidates; from ``reweighted`` on, further axes are
+superpositions of their own.
 """
 
 from collections.abc import Callable
@@ -125,11 +128,11 @@ def _checked(scale: Scaling, losses: jax.Array) -> jax.Array:
 
 
 def reweighted(
-    log_p: Float[Array, " K"],
-    losses: Float[Array, " K"],
-    scaled_losses: Float[Array, " K"],
+    log_p: Float[Array, "K ..."],
+    losses: Float[Array, "K ..."],
+    scaled_losses: Float[Array, "K ..."],
     rate: chex.Numeric,
-) -> tuple[Float[Array, " K"], Float[Array, " K"], Bool[Array, ""]]:
+) -> tuple[Float[Array, "K ..."], Float[Array, "K ..."], Bool[Array, "..."]]:
     """One step of exponential weights, where some losses may not be finite.
 
     Args:
@@ -145,13 +148,15 @@ def reweighted(
     """
     known = jnp.where(jnp.isfinite(scaled_losses), losses, jnp.nan)
     log_prior, informed = restrict(log_p, known)
-    after = jnp.where(informed, amplify(log_prior, scaled_losses, rate), log_p)
+    after = jnp.where(informed[None], amplify(log_prior, scaled_losses, rate), log_p)
     return log_prior, after, informed
 
 
 def amplify(
-    log_prior: Float[Array, " K"], scaled_losses: Float[Array, " K"], rate: chex.Numeric
-) -> Float[Array, " K"]:
+    log_prior: Float[Array, "K ..."],
+    scaled_losses: Float[Array, "K ..."],
+    rate: chex.Numeric,
+) -> Float[Array, "K ..."]:
     """Exponential weights, Eq 4, 5, 16, 17, 30 and 50.
 
     p'_k ∝ p_k exp(−r s_k), with the rate r = η/λ, is the minimiser over the simplex of
@@ -168,14 +173,15 @@ def amplify(
     """
     possible = log_prior > -jnp.inf
     # Measured from the lowest, one exponent is 0 and the sum cannot vanish.
-    lowest = jnp.min(jnp.where(possible, scaled_losses, jnp.inf))
-    excess = jnp.where(possible, scaled_losses - lowest, 0)
-    return jax.nn.log_softmax(log_prior - (rate * excess).astype(log_prior.dtype))
+    known = jnp.where(possible, scaled_losses, jnp.inf)
+    excess = jnp.where(possible, scaled_losses - jnp.min(known, axis=0)[None], 0)
+    exponents = log_prior - (rate * excess).astype(log_prior.dtype)
+    return jax.nn.log_softmax(exponents, axis=0)
 
 
 def restrict(
-    log_amplitudes: Float[Array, " K"], losses: Float[Array, " K"]
-) -> tuple[Float[Array, " K"], Bool[Array, ""]]:
+    log_amplitudes: Float[Array, "K ..."], losses: Float[Array, "K ..."]
+) -> tuple[Float[Array, "K ..."], Bool[Array, "..."]]:
     """Excludes the candidates whose loss is not finite.
 
     Returns:
@@ -183,37 +189,53 @@ def restrict(
       candidate is left; if none is, the log-amplitudes come back as they were.
     """
     possible = jnp.isfinite(losses) & (log_amplitudes > -jnp.inf)
-    any_possible = jnp.any(possible)
-    possible = possible | ~any_possible
+    any_possible = jnp.any(possible, axis=0)
+    possible = possible | ~any_possible[None]
     log_prior = jnp.where(possible, log_amplitudes, -jnp.inf)
-    return jax.nn.log_softmax(log_prior), any_possible
+    return jax.nn.log_softmax(log_prior, axis=0), any_possible
 
 
-def expected(log_p: Float[Array, " K"], values: Float[Array, " K"]) -> Float[Array, ""]:
+def uniform_over_known(
+    losses: Float[Array, "K ..."],
+) -> tuple[Float[Array, "K ..."], Bool[Array, "..."]]:
+    """What ``restrict`` makes of a uniform superposition, without an exponential."""
+    known = jnp.isfinite(losses)
+    count = jnp.sum(known, axis=0)
+    any_known = count > 0
+    count = jnp.where(any_known, count, losses.shape[0]).astype(losses.dtype)
+    return jnp.where(
+        known | ~any_known[None], -jnp.log(count)[None], -jnp.inf
+    ), any_known
+
+
+def expected(
+    log_p: Float[Array, "K ..."], values: Float[Array, "K ..."]
+) -> Float[Array, "..."]:
     """⟨p, values⟩ (Eq 43), where values of zero probability may be anything."""
-    return jnp.sum(jnp.where(log_p > -jnp.inf, jnp.exp(log_p) * values, 0))
+    terms = jnp.where(log_p > -jnp.inf, jnp.exp(log_p) * values, 0)
+    return jnp.sum(terms, axis=0)
 
 
 def kl_divergence(
-    log_q: Float[Array, " K"], log_p: Float[Array, " K"]
-) -> Float[Array, ""]:
+    log_q: Float[Array, "K ..."], log_p: Float[Array, "K ..."]
+) -> Float[Array, "..."]:
     """KL(q ‖ p) = Σ q log(q/p) (Eq 7), in nats, with 0 log 0 = 0."""
     difference = jnp.where(log_q > -jnp.inf, log_q - log_p, 0)
-    return jnp.sum(jnp.exp(log_q) * difference)
+    return jnp.sum(jnp.exp(log_q) * difference, axis=0)
 
 
-def entropy(log_p: Float[Array, " K"]) -> Float[Array, ""]:
+def entropy(log_p: Float[Array, "K ..."]) -> Float[Array, "..."]:
     """−Σ p log p in nats, between 0 and log K."""
     return -expected(log_p, log_p)
 
 
-def effective_candidates(log_p: Float[Array, " K"]) -> Float[Array, ""]:
+def effective_candidates(log_p: Float[Array, "K ..."]) -> Float[Array, "..."]:
     """Kish's effective number 1 / Σ p², between 1 and K."""
-    return jnp.exp(-jax.nn.logsumexp(2 * log_p))
+    return 1 / jnp.sum(jnp.exp(log_p) ** 2, axis=0)
 
 
 class Measured(NamedTuple):
-    """What a step of exponential weights did, for one superposition; all scalars.
+    """What a step of exponential weights did, for each superposition.
 
     Attributes:
       expected_loss: ⟨p_{t+1}, L⟩ (Eq 43).
@@ -231,11 +253,11 @@ class Measured(NamedTuple):
 
 
 def measure(
-    log_prior: Float[Array, " K"],
-    log_amplitudes: Float[Array, " K"],
-    losses: Float[Array, " K"],
-    scaled_losses: Float[Array, " K"],
-    informed: Bool[Array, ""],
+    log_prior: Float[Array, "K ..."],
+    log_amplitudes: Float[Array, "K ..."],
+    losses: Float[Array, "K ..."],
+    scaled_losses: Float[Array, "K ..."],
+    informed: Bool[Array, "..."],
 ) -> Measured:
     """Compares p_{t+1} with p_t, restricted to candidates with a loss, if any has."""
     decrease = expected(log_prior, scaled_losses) - expected(

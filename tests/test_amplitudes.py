@@ -142,3 +142,36 @@ def test_information_measures_of_a_vertex():
     assert amplitudes.kl_divergence(vertex, uniform) == pytest.approx(np.log(2))
     assert amplitudes.kl_divergence(uniform, vertex) == np.inf
     assert amplitudes.expected(vertex, jnp.array([2.0, jnp.nan])) == 2
+
+
+def test_further_axes_are_superpositions_of_their_own():
+    rng = np.random.default_rng(0)
+    losses = jnp.asarray(rng.normal(size=(6, 5)), jnp.float32)
+    losses = losses.at[2, 1].set(jnp.nan).at[:, 3].set(jnp.inf)
+    prior = jnp.asarray(rng.dirichlet(np.ones(6), 5).T, jnp.float32)
+    scaled = jnp.where(jnp.isfinite(losses), losses, 0)
+    together = amplitudes.reweighted(jnp.log(prior), losses, scaled, 0.7)
+    for b in range(5):
+        alone = amplitudes.reweighted(
+            jnp.log(prior[:, b]), losses[:, b], scaled[:, b], 0.7
+        )
+        for many, one in zip(together, alone, strict=True):
+            np.testing.assert_allclose(many[..., b], one, rtol=1e-6)
+    measured = amplitudes.measure(together[0], together[1], losses, scaled, together[2])
+    p = np.exp(np.float64(together[1]))
+    np.testing.assert_allclose(measured.effective_candidates, 1 / (p**2).sum(0), 1e-5)
+    known, expected = np.isfinite(losses), np.where(p > 0, p * losses, 0).sum(0)
+    np.testing.assert_allclose(
+        measured.expected_loss, np.where(known.any(0), expected, np.inf), rtol=1e-5
+    )
+
+
+def test_uniform_over_what_is_known_is_a_restricted_uniform_one():
+    losses = jnp.array([[1.0, jnp.nan, 2.0], [jnp.inf, jnp.nan, 3.0]])
+    uniform = jnp.full((2, 3), -jnp.log(2.0))
+    found, expected = (
+        amplitudes.uniform_over_known(losses),
+        amplitudes.restrict(uniform, losses),
+    )
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    np.testing.assert_array_equal(found[1], expected[1])

@@ -6,7 +6,6 @@ parameters.
 """
 
 import warnings
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -408,11 +407,10 @@ def amplify(
     """
     losses = losses.reshape(-1, losses.shape[-1])
     centred, unit = amplitudes.shared_zscore(losses, share)
-    prior = amplitudes.uniform(losses.shape[0], losses.dtype)
-    log_prior, log_p, informed = jax.vmap(
-        partial(amplitudes.reweighted, prior, rate=eta), in_axes=1, out_axes=(1, 1, 0)
-    )(losses, centred / unit)
-    return Amplified(log_prior, log_p, centred / unit, unit, informed)
+    scaled_losses = centred / unit
+    log_prior, informed = amplitudes.uniform_over_known(losses)
+    log_p = amplitudes.amplify(log_prior, scaled_losses, eta)
+    return Amplified(log_prior, log_p, scaled_losses, unit, informed)
 
 
 def pair_weights(
@@ -453,7 +451,7 @@ def _info(
     losses = losses.reshape(-1, losses.shape[-1])
     known = jnp.isfinite(losses) & jnp.isfinite(clean)[None]
     excess = jnp.where(known, losses - clean[None], 0)
-    measured = jax.vmap(amplitudes.measure, in_axes=(1, 1, 1, 1, 0))(
+    measured = amplitudes.measure(
         amplified.log_prior,
         amplified.log_p,
         excess,
