@@ -335,7 +335,8 @@ def _amplify(
         prior, losses, scaled_losses, rate
     )
     log_amplitudes = jnp.where(informed, log_amplitudes, state.log_amplitudes)
-    before, _ = amplitudes.restrict(state.log_amplitudes, losses)
+    known = jnp.where(jnp.isfinite(scaled_losses), losses, jnp.nan)
+    before, _ = amplitudes.restrict(state.log_amplitudes, known)
     measured = amplitudes.measure(
         before, log_amplitudes, losses, scaled_losses, informed
     )
