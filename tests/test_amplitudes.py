@@ -87,6 +87,7 @@ def test_restrict_does_not_revive_an_excluded_candidate():
     np.testing.assert_array_equal(np.exp(log_p), [1, 0])
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=40)
 @given(vectors, seeds)
 def test_scalings_agree_with_scipy(losses, seed):

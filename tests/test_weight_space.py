@@ -144,6 +144,7 @@ def test_lemma_3_1_holds_at_every_step(scaling):
     assert (infos.kl > 1e-3).any()
 
 
+@pytest.mark.slow
 def test_sampling_moves_to_a_candidate():
     tx = qiaso(5, 0.3, collapse="sample", key=4)
     state = tx.init(PARAMS)
@@ -182,6 +183,7 @@ def test_the_optimizer_steps_on_collapse_only():
     assert infos.collapsed.tolist() == [False, False, False, True] * 2 + [False] * 2
 
 
+@pytest.mark.slow
 def test_candidates_that_tunnelled_are_the_ones_evaluated():
     tunnelling = qiaso_jax.gaussian_tunnelling(5.0, 1.0, 1.0)
     tx = qiaso(6, 0.01, collapse="best", collapse_every=2, tunnelling=tunnelling)

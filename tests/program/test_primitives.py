@@ -606,6 +606,7 @@ def scaled(values, factor):
     return [factor * v for v in values]
 
 
+@pytest.mark.slow
 @cases(lambda known: known.linear is not None)
 def test_linear_ones_are_additive_and_homogeneous(example):
     equation, operands, other = built(example)

@@ -103,6 +103,7 @@ def test_candidates_stay_within_bounds(name):
     np.testing.assert_allclose(result.x, np.clip(0.3, lower, upper), atol=0.02)
 
 
+@pytest.mark.slow
 def test_the_callback_sees_every_step_and_can_stop():
     seen = []
 
