@@ -66,6 +66,7 @@ def refusal(a):
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TAKEN)
 def test_spaces(name):
     a = ARCHITECTURES[name]

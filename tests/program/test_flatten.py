@@ -185,6 +185,7 @@ def promotion():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_flattened_program_is_the_function(name):
     function = as_list(FUNCTIONS[name])

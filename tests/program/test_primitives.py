@@ -585,6 +585,7 @@ def test_axes_go_where_the_rule_says(example):
             )
 
 
+@pytest.mark.slow
 @cases(lambda known: known.elementwise)
 def test_entries_of_elementwise_ones_depend_on_those_at_their_place(example):
     equation, operands, other = built(example)

@@ -22,6 +22,8 @@ from instances import (
 
 from qiaso_jax import theory
 
+pytestmark = pytest.mark.slow
+
 
 class TestKLDivergence:
     @property_test
