@@ -121,6 +121,23 @@ class Asked(NamedTuple):
     asked_candidates: PyTree
 
 
+class Estimated(NamedTuple):
+    """In the place of ``info``: what a step came to that ended with an estimate."""
+
+    pseudo_gradient: PyTree
+    info: Any
+
+
+def check_one_algorithm(caller: str, state: Any) -> None:
+    """Raises ``ValueError`` unless ``state`` is of exactly one algorithm of ours."""
+    found = len(optax.tree.get_all_with_path(state, "num_skipped"))
+    if found != 1:
+        raise ValueError(
+            f"{caller} needs a tx with exactly one of qiaso, factorised_qiaso and "
+            f"node_qiaso in it, and its state; this state is of {found} of them."
+        )
+
+
 def algorithm(
     kernel: Kernel,
     settings: Any,
@@ -162,8 +179,8 @@ def _update(
     """One step.
 
     ``end_at`` is for ``qiaso_jax.ask`` and ``qiaso_jax.pseudo_gradient``: a step that
-    ends with the candidates, in the state so that it passes through any wrapper, or
-    with the pseudo-gradient in the place of the updates.
+    ends with the candidates or with the pseudo-gradient. These leave it in the state,
+    which wrappers pass on as it is.
     """
     kernel = bound.kernel
     updates, centre = _trees.updates_and_centre(updates, params)
@@ -180,7 +197,9 @@ def _update(
     told = bound.tell(state, centre, asked, bound.evaluate(asked, centre, objective))
     if end_at == "gradient":
         zeros = optax.tree.zeros_like(told.gradient)
-        return optax.tree.where(told.moves, told.gradient, zeros), told.state
+        gradient = optax.tree.where(told.moves, told.gradient, zeros)
+        info = Estimated(gradient, told.state.info)
+        return updates, told.state._replace(info=info)
     displacement, next_state = bound.move(told, centre)
     return _trees.added(updates, displacement), next_state
 
@@ -200,8 +219,9 @@ def pseudo_gradient(
     minibatches, averaged over machines, or compared with a gradient.
 
     Args:
-      tx: ``qiaso``, ``factorised_qiaso`` or ``node_qiaso``, bare or within
-        ``optax.inject_hyperparams``. Its ``optimizer`` takes no step.
+      tx: ``qiaso``, ``factorised_qiaso`` or ``node_qiaso``, bare or as a member of
+        ``optax.chain``, ``optax.inject_hyperparams`` and the like. Its ``optimizer``
+        takes no step.
       state: its state.
       params: the parameters.
       updates: what ``tx.update`` would get, added to the centre; ``None`` for zeros.
@@ -213,6 +233,8 @@ def pseudo_gradient(
       it was.
 
     Raises:
+      ValueError: if ``tx`` has none of these in it, or several, or within a wrapper
+        that branches, as ``optax.apply_if_finite`` and ``optax.MultiSteps`` do.
       TypeError, ValueError: as ``tx.update``.
 
     Examples:
@@ -234,8 +256,28 @@ def pseudo_gradient(
       >>> print(params.round(1))
       [1. 2. 3.]
     """
+    check_one_algorithm("pseudo_gradient", state)
+    branching = (optax.ApplyIfFiniteState, optax.MultiStepsState)
+    for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, branching)):
+        if isinstance(node, branching):
+            raise ValueError(
+                "pseudo_gradient cannot pass through optax.apply_if_finite or "
+                "optax.MultiSteps, which branch; give it what they wrap, or wrap the "
+                f"optimizer that gets the estimate. Got a {type(node).__name__}."
+            )
     update: Any = tx.update  # which takes None for updates
-    return update(updates, state, params, end_at="gradient", **kwargs)
+    _, state = update(updates, state, params, end_at="gradient", **kwargs)
+
+    def is_estimate(node):
+        return isinstance(node, Estimated)
+
+    gradient = optax.tree.get(state, "pseudo_gradient")
+    state = jax.tree.map(
+        lambda node: node.info if is_estimate(node) else node,
+        state,
+        is_leaf=is_estimate,
+    )
+    return gradient, state
 
 
 def _objective(

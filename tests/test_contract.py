@@ -166,8 +166,8 @@ def test_seeds_can_be_vmapped(name):
         chex.assert_trees_all_close(
             jax.tree.map(lambda x, s=seed: x[s], together),
             alone(seed),
-            rtol=1e-3,
-            atol=1e-5,
+            rtol=1e-4,
+            atol=1e-6,
         )
     assert not np.array_equal(together["w"][0], together["w"][1])
 
@@ -410,6 +410,54 @@ def test_ask_and_tell_are_an_update_in_two_halves(name, how):
         chex.assert_trees_all_close(
             (told, told_state), (expected, state), rtol=1e-4, atol=1e-5
         )
+
+
+def test_the_pseudo_gradient_passes_through_a_chain_as_it_is():
+    bare = qiaso(8, 0.1)
+    tx = optax.chain(optax.scale(0.5), bare, optax.scale(3.0), optax.adam(0.1))
+    call = {"value_fn": mean_loss, "x": X, "y": Y}
+    expected, state = qiaso_jax.pseudo_gradient(bare, bare.init(PARAMS), PARAMS, **call)
+    found, chained = qiaso_jax.pseudo_gradient(
+        tx,
+        tx.init(PARAMS),
+        PARAMS,
+        updates=optax.tree.zeros_like(PARAMS),
+        **call,
+    )
+    chex.assert_trees_all_equal(found, expected)
+    chex.assert_trees_all_equal(chained[1], state)
+    assert state.step == 1
+
+
+@pytest.mark.parametrize(
+    ("tx", "sentence"),
+    [
+        (optax.adam(0.1), "exactly one of .* this state is of 0 of them"),
+        (optax.chain(optax.clip(1.0), optax.sgd(1.0)), "is of 0 of them"),
+        (optax.chain(qiaso(4, 0.1), qiaso(4, 0.1)), "is of 2 of them"),
+        (optax.apply_if_finite(qiaso(4, 0.1), 2), r"cannot pass .* ApplyIfFiniteState"),
+        (optax.MultiSteps(qiaso(4, 0.1), 2), r"cannot pass .* MultiStepsState"),
+    ],
+    ids=["adam", "chain", "two", "apply_if_finite", "multi_steps"],
+)
+def test_what_has_no_step_of_ours_to_part_is_named(tx, sentence):
+    state = tx.init(PARAMS)
+    with pytest.raises(ValueError, match=sentence):
+        qiaso_jax.pseudo_gradient(tx, state, PARAMS, value_fn=mean_loss, x=X, y=Y)
+    if "of them" in sentence:
+        with pytest.raises(ValueError, match=f"ask needs.*{sentence}"):
+            qiaso_jax.ask(tx, state, PARAMS)
+        with pytest.raises(ValueError, match=f"tell needs.*{sentence}"):
+            qiaso_jax.tell(tx, state, PARAMS, [1.0] * 4)
+
+
+def test_the_former_name_of_directions_warns():
+    with pytest.warns(DeprecationWarning, match="noise='gaussian' of node_qiaso is"):
+        former = node_qiaso(4, 0.1, optimizer=optax.sgd(0.1), noise="gaussian")
+    now = node_qiaso(4, 0.1, optimizer=optax.sgd(0.1), directions="gaussian")
+    chex.assert_trees_all_equal(
+        steps(former, losses, num_steps=1), steps(now, losses, num_steps=1)
+    )
 
 
 def test_noise_within_the_model_cannot_be_asked_for():

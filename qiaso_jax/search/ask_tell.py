@@ -11,7 +11,7 @@ import optax
 from jax.experimental import io_callback
 
 from qiaso_jax._arguments import PyTree
-from qiaso_jax._transformation import NoCandidates
+from qiaso_jax._transformation import NoCandidates, check_one_algorithm
 
 
 def ask(
@@ -57,6 +57,7 @@ def ask(
       >>> print(params.round(1))
       [3. 3.]
     """
+    check_one_algorithm("ask", state)
     updates = _updates_or_zeros(updates, params)
     try:
         return _ask(tx, state, params, updates)
@@ -97,6 +98,7 @@ def tell(
         of range or comes twice.
       TypeError: if ``losses`` are not real or ``indices`` not integers.
     """
+    check_one_algorithm("tell", state)
     updates = _updates_or_zeros(updates, params)
     losses, indices = _checked(losses, indices)
     if indices is not None:
