@@ -272,13 +272,17 @@ def measure(
     )
 
 
-def before_losses(num_candidates: int, dtype: jax.typing.DTypeLike) -> Measured:
-    """Of a uniform superposition before the first step: no loss seen."""
-    zero = jnp.zeros((), dtype)
-    return Measured(
-        expected_loss=jnp.full((), jnp.inf, dtype),
-        expected_decrease=zero,
-        kl=jnp.zeros((), dtype),
-        entropy=jnp.log(jnp.full((), num_candidates, dtype)),
-        effective_candidates=jnp.full((), num_candidates, dtype),
-    )
+def before_losses(
+    num_candidates: int, dtype: jax.typing.DTypeLike
+) -> dict[str, jax.Array]:
+    """What every report says before the first step: uniform, and no loss seen."""
+    return {
+        "expected_loss": jnp.full((), jnp.inf, dtype),
+        "best_loss": jnp.full((), jnp.inf, dtype),
+        "expected_decrease": jnp.zeros((), dtype),
+        "kl": jnp.zeros((), dtype),
+        "entropy": jnp.log(jnp.full((), num_candidates, dtype)),
+        "effective_candidates": jnp.full((), num_candidates, dtype),
+        "num_nonfinite": jnp.zeros((), jnp.int32),
+        "num_skipped": jnp.zeros((), jnp.int32),
+    }

@@ -58,6 +58,19 @@ def candidate_losses(
     return jax.lax.map(loss, candidates.each, batch_size=candidates.batch_size)
 
 
+def evaluated(
+    settings: Any, asked: Any, centre: PyTree, objective: Objective
+) -> Float[Array, " K"]:
+    """The losses of ``asked.candidates``: how kernels of whole parameters evaluate."""
+    del settings
+    return candidate_losses(asked.candidates, centre, objective)
+
+
+def asked_arrays(asked: Any, centre: PyTree) -> PyTree:
+    """``asked.candidates`` as parameters, with a leading axis."""
+    return asked.candidates.arrays(centre)
+
+
 def checked_losses(losses: Any, shape: tuple[int, ...], name: str) -> jax.Array:
     """``losses`` if they are one array of real floats of ``shape``, or our error."""
     expectation = f"{name} must return " + (

@@ -18,7 +18,7 @@ from qiaso_jax._arguments import PyTree, ScalarOrSchedule
 from qiaso_jax._transformation import Kernel, Told, algorithm, transformation
 from qiaso_jax.amplitudes import Scaling
 from qiaso_jax.collapse import Readout, at_multiples
-from qiaso_jax.evaluation import Objective, candidate_losses
+from qiaso_jax.evaluation import asked_arrays, evaluated
 from qiaso_jax.superposition import Candidates, Superposition, stored
 from qiaso_jax.tunnelling import Tunnelling, gaussian_tunnelling
 
@@ -254,10 +254,7 @@ def init(settings: Settings, key: jax.Array, params: PyTree) -> QIASOState:
         log_amplitudes=amplitudes.uniform(num_candidates, dtype),
         opt_state=(),
         info=QIASOInfo(
-            **amplitudes.before_losses(num_candidates, dtype)._asdict(),
-            best_loss=jnp.full((), jnp.inf, dtype),
-            num_nonfinite=jnp.zeros((), jnp.int32),
-            num_skipped=jnp.zeros((), jnp.int32),
+            **amplitudes.before_losses(num_candidates, dtype),
             collapsed=jnp.zeros((), bool),
             num_tunnelled=jnp.zeros((), jnp.int32),
         ),
@@ -281,14 +278,6 @@ def ask(
             prepare_key, centre, sigma, settings.batch_size
         )
     return Asked(candidates, prepare_key, collapse_key, tunnel_key)
-
-
-def evaluate(
-    settings: Settings, asked: Asked, centre: PyTree, objective: Objective
-) -> jax.Array:
-    """Their losses (Eq 3)."""
-    del settings
-    return candidate_losses(asked.candidates, centre, objective)
 
 
 def tell(
@@ -386,9 +375,9 @@ KERNEL = Kernel(
     num_keys=3,
     init=init,
     ask=ask,
-    evaluate=evaluate,
+    evaluate=evaluated,
     tell=tell,
-    candidates=lambda asked, centre: asked.candidates.arrays(centre),
+    candidates=asked_arrays,
 )
 
 

@@ -18,7 +18,7 @@ from qiaso_jax._arguments import PyTree, ScalarOrSchedule
 from qiaso_jax._transformation import Kernel, Told, algorithm, transformation
 from qiaso_jax.amplitudes import Scaling
 from qiaso_jax.collapse import Readout, at_multiples
-from qiaso_jax.evaluation import Objective, candidate_losses
+from qiaso_jax.evaluation import asked_arrays, evaluated
 from qiaso_jax.factorised.blocks import (
     GRANULARITIES,
     configured_offset,
@@ -276,10 +276,7 @@ def init(settings: Settings, key: jax.Array, params: PyTree) -> FactorisedState:
         log_amplitudes=log_amplitudes,
         opt_state=(),
         info=FactorisedInfo(
-            **amplitudes.before_losses(num_candidates, dtype)._asdict(),
-            best_loss=jnp.full((), jnp.inf, dtype),
-            num_nonfinite=jnp.zeros((), jnp.int32),
-            num_skipped=jnp.zeros((), jnp.int32),
+            **amplitudes.before_losses(num_candidates, dtype),
             collapsed=jnp.zeros((), bool),
         ),
     )
@@ -335,14 +332,6 @@ def _with_expectation(offsets: jax.Array, expected: jax.Array) -> jax.Array:
     if not _trees.is_inexact(expected):
         return offsets
     return jnp.concatenate([offsets, expected[None]])
-
-
-def evaluate(
-    settings: Settings, asked: Asked, centre: PyTree, objective: Objective
-) -> jax.Array:
-    """The losses of all configurations (Eq 3)."""
-    del settings
-    return candidate_losses(asked.candidates, centre, objective)
 
 
 def tell(
@@ -440,7 +429,7 @@ KERNEL = Kernel(
     num_keys=3,
     init=init,
     ask=ask,
-    evaluate=evaluate,
+    evaluate=evaluated,
     tell=tell,
-    candidates=lambda asked, centre: asked.candidates.arrays(centre),
+    candidates=asked_arrays,
 )

@@ -288,10 +288,7 @@ def init(settings: Settings, key: jax.Array, params: PyTree) -> NodeState:
         key=jax.random.key_data(key),
         opt_state=(),
         info=NodeInfo(
-            **amplitudes.before_losses(2 * settings.num_pairs, dtype)._asdict(),
-            best_loss=jnp.full((), jnp.inf, dtype),
-            num_nonfinite=jnp.zeros((), jnp.int32),
-            num_skipped=jnp.zeros((), jnp.int32),
+            **amplitudes.before_losses(2 * settings.num_pairs, dtype),
         ),
     )
 
