@@ -313,12 +313,15 @@ def test_dtypes_are_kept_and_integers_pass_through(name, dtype):
         return value_fn(p, x, y) + p["n"][0] * p["on"][0]
 
     tx = make(optimizer=optax.adam(0.05))
-    after, state = steps(tx, with_integers, params)
+    after, state = steps(tx, with_integers, params, num_steps=60)
     chex.assert_trees_all_equal_shapes_and_dtypes(after, params)
     np.testing.assert_array_equal(after["n"], params["n"])
     np.testing.assert_array_equal(after["on"], params["on"])
-    assert (after["w"] != params["w"]).any()
     assert state.info.expected_loss.dtype == jnp.float32
+    if name == "PAPER":  # whose candidates of this size and number do not train
+        assert (after["w"] != params["w"]).any()
+    else:
+        assert mean_loss(after, X, Y) < 0.5 * mean_loss(params, X, Y)
 
 
 @pytest.mark.slow

@@ -117,7 +117,9 @@ class Checkpoints:
                 ),
             )["state"]
         except Exception as error:
-            raise UserError(f"it is damaged ({first_line(error)})") from error
+            raise UserError(
+                f"it is damaged, or of another version ({first_line(error)})"
+            ) from error
         if digest(jax.device_get(state)) != expected:
             raise UserError("it is damaged (its content does not have its digest)")
         return state
