@@ -148,7 +148,7 @@ def test_information_measures_of_a_vertex():
 def test_further_axes_are_superpositions_of_their_own():
     rng = np.random.default_rng(0)
     losses = jnp.asarray(rng.normal(size=(6, 5)), jnp.float32)
-    losses = losses.at[2, 1].set(jnp.nan).at[:, 3].set(jnp.inf)
+    losses = losses.at[2, 1].set(jnp.nan).at[:, 3].set(jnp.inf).at[:, 0].add(1e6)
     prior = jnp.asarray(rng.dirichlet(np.ones(6), 5).T, jnp.float32)
     scaled = jnp.where(jnp.isfinite(losses), losses, 0)
     together = amplitudes.reweighted(jnp.log(prior), losses, scaled, 0.7)

@@ -287,6 +287,10 @@ def test_a_step_without_any_finite_loss_does_nothing(name, value):
     assert after.info.num_skipped == 2
     assert after.info.num_nonfinite > 0
     assert not getattr(after.info, "collapsed", False)
+    none, _ = jax.jit(
+        lambda s: qiaso_jax.pseudo_gradient(tx, s, params, value_fn=never, x=X, y=Y)
+    )(state)
+    chex.assert_trees_all_equal(none, optax.tree.zeros_like(PARAMS))
     # And it goes on as if nothing had been.
     go_on = jax.jit(lambda s: tx.update(None, s, params, value_fn=value_fn, x=X, y=Y))
     updates, after = go_on(go_on(after)[1])

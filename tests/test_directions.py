@@ -38,6 +38,14 @@ def test_a_direction_like_parameters_leaves_integers_at_zero(kind):
     assert direction_like(jax.random.key(0), {}, kind, jnp.int32(1), 2) == {}
 
 
+@pytest.mark.parametrize("kind", REACH)
+def test_parameters_of_one_shape_move_independently(kind):
+    like = {"a": jnp.zeros(2000), "b": jnp.zeros(2000)}
+    z = direction_like(jax.random.key(0), like, kind, jnp.int32(3), 5)
+    # 6 standard errors.
+    assert abs(float(jnp.mean(z["a"] * z["b"]))) < 6 / 2000**0.5
+
+
 def test_complex_weights_spread_over_both_parts():
     like = jnp.zeros(20_000, jnp.complex64)
     z = direction_like(jax.random.key(0), like, "gaussian", jnp.int32(0), 1)

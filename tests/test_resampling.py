@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,14 @@ def test_each_is_drawn_as_often_as_its_share_rounded(weights, count, shift):
     assert (numbers >= np.floor(shares - 1e-3)).all()
     assert (numbers <= np.ceil(shares + 1e-3)).all()
     assert (np.diff(drawn) >= 0).all()
+
+
+@pytest.mark.parametrize("shift", [0.0, float(np.nextafter(np.float32(1), 0))])
+def test_what_has_no_weight_is_not_drawn_at_either_end(shift):
+    # Quantiles that are edges: the first at 0; the last is rounded to the sum.
+    weights = jnp.array([0.0, 1.0, 1.0, 0.0])
+    drawn = systematic_draws(jnp.float32(shift), weights, 3)
+    assert set(np.asarray(drawn)) <= {1, 2}
 
 
 def test_numbers_are_right_in_expectation():
