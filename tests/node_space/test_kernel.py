@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.stats
 
 from qiaso_jax._trees import is_inexact
 from qiaso_jax.directions import packed_bits
@@ -257,13 +258,22 @@ def test_equals_a_numpy_implementation_given_the_noise(eta):
         for ours, (w, b) in zip(updates, expected, strict=True):
             np.testing.assert_allclose(-ours["w"], w, rtol=1e-9, atol=1e-12)
             np.testing.assert_allclose(-ours["b"], b, rtol=1e-9, atol=1e-12)
-        if not eta:
-            np.testing.assert_allclose(
-                new_state.info.expected_loss, losses.mean(), rtol=1e-9
-            )
-            np.testing.assert_allclose(
-                new_state.info.best_loss, losses.mean(0).min(), rtol=1e-9
-            )
+        # The report, from the definitions: of the uniform prior and of Eq 16.
+        scaled = losses - losses.mean(axis=1, keepdims=True)
+        scaled /= np.sqrt(np.mean(losses.var(axis=1)))
+        p = np.exp(-eta * scaled)
+        p /= p.sum(axis=1, keepdims=True)
+        expected_info = {
+            "expected_loss": np.mean(np.sum(p * losses, axis=1)),
+            "best_loss": losses.mean(axis=0).min(),
+            "expected_decrease": np.mean(np.sum((1 / 8 - p) * scaled, axis=1)),
+            "kl": np.mean(scipy.stats.entropy(p, np.full(p.shape, 1 / 8), axis=1)),
+            "entropy": np.mean(scipy.stats.entropy(p, axis=1)),
+            "effective_candidates": np.mean(1 / np.sum(p**2, axis=1)),
+        }
+        for name, value in expected_info.items():
+            found = getattr(new_state.info, name)
+            np.testing.assert_allclose(found, value, rtol=1e-9, atol=1e-12)
         assert ours["w"].dtype == jnp.float64
 
 
