@@ -1,8 +1,10 @@
 """Checks of arguments, made once, outside of tracing, in sentences of our own."""
 
+import difflib
 import inspect
 import math
 import operator
+import warnings
 from collections.abc import Callable, Collection
 from typing import Any, TypeAlias
 
@@ -21,11 +23,7 @@ ScalarOrSchedule: TypeAlias = float | jax.Array | Callable[[jax.Array], Any]
 def positive_int(name: str, value: Any) -> int:
     """Returns ``value`` as an ``int`` of at least 1."""
     if isinstance(value, jax.Array):
-        raise TypeError(
-            f"{name} must be a Python int, because it fixes the shape of the "
-            f"computation; got a JAX array of dtype {value.dtype}. Under "
-            f"optax.inject_hyperparams, name it in static_args."
-        )
+        static(**{name: value})
     try:
         number = operator.index(value)
     except TypeError:
@@ -97,30 +95,69 @@ def at_step(value: ScalarOrSchedule, step: jax.Array) -> Any:
     return value(step) if callable(value) else value
 
 
+def static(**arguments: Any) -> None:
+    """Refuses arrays for what fixes the shape of the computation, all at once."""
+    arrays = [n for n, value in arguments.items() if isinstance(value, jax.Array)]
+    if arrays:
+        raise TypeError(
+            f"{', '.join(arrays)} must be a Python number, because it fixes the shape "
+            "of the computation; got a JAX array. Under optax.inject_hyperparams, give "
+            f"static_args={tuple(arrays)}."
+        )
+
+
 def prng_key(key: Any) -> tuple[jax.Array, Any]:
     """Raw key data, and the generator they belong to, of a seed or a PRNG key."""
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         if key.ndim:
             raise ValueError(f"key must be a single key, got shape {key.shape}.")
         return jax.random.key_data(key), jax.random.key_impl(key)
-    array = jnp.asarray(key)
+    accepted = (
+        "key must be an int of 32 bits, a key of jax.random.key, or the uint32 data of "
+        "one; got"
+    )
+    is_int = isinstance(key, int | np.integer) and not isinstance(key, bool)
+    if is_int and not -(2**31) <= key < 2**32:
+        raise ValueError(f"{accepted} {key}.")
+    if not is_int and not isinstance(key, jax.Array | np.ndarray):
+        raise TypeError(f"{accepted} {key!r}.")
+    if isinstance(key, np.ndarray) and key.dtype.kind not in "iu":
+        raise TypeError(f"{accepted} dtype {key.dtype} and shape {key.shape}.")
+    array = jnp.asarray(key, jnp.uint32 if is_int and key >= 2**31 else None)
     if array.ndim == 1 and array.dtype == jnp.uint32:
         return array, None
     if array.ndim or not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(
-            "key must be an int, a key of jax.random.key, or the uint32 data of one; "
-            f"got dtype {array.dtype} and shape {array.shape}."
-        )
+        raise TypeError(f"{accepted} dtype {array.dtype} and shape {array.shape}.")
     return jax.random.key_data(jax.random.key(array)), None
 
 
+def function(name: str, value: Any, signature: str) -> None:
+    """Checks that ``value`` can be called, and is not, say, what it returns."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function {signature}; got {value!r}.")
+
+
+RESERVED = ("updates", "state", "params")
+"""Arguments of ``update`` itself, whose names no argument of ``value_fn`` can have."""
+
+
 def accepted_arguments(
-    fun: Callable[..., Any], arguments: dict[str, Any]
+    name: str, fun: Callable[..., Any], arguments: dict[str, Any]
 ) -> dict[str, Any]:
     """Those of the keyword ``arguments`` that the signature of ``fun`` names.
 
     Its first parameter is taken by the parameters of the model. A function that takes
-    ``**kwargs`` gets all of them.
+    ``**kwargs`` gets all of them. One that is left over, and is nearly called as a
+    parameter that was left at its default, is warned of.
+
+    Args:
+      name: what ``fun`` is called.
+      fun: the function.
+      arguments: by their names.
+
+    Raises:
+      TypeError: if ``fun`` takes no parameters of the model, or needs an argument that
+        is not among them, or takes ``*args`` in the place of names.
     """
     try:
         parameters = list(inspect.signature(fun).parameters.values())
@@ -128,5 +165,50 @@ def accepted_arguments(
         return {}
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return arguments
-    names = {p.name for p in parameters[1:] if p.kind is not p.POSITIONAL_ONLY}
-    return {name: value for name, value in arguments.items() if name in names}
+    if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
+        raise TypeError(
+            f"{name} must take the parameters as its first argument; got a function of "
+            f"the signature {inspect.signature(fun)}."
+        )
+    named = [
+        p for p in parameters[1:] if p.kind not in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)
+    ]
+    accepted = {p.name: arguments[p.name] for p in named if p.name in arguments}
+    others = [key for key in arguments if key not in accepted]
+    if others and any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        raise TypeError(
+            f"{name} must name its arguments, or take **kwargs, as update forwards "
+            f"{', '.join(arguments)} by name; got a function of the signature "
+            f"{inspect.signature(fun)}."
+        )
+    missing = [
+        p.name
+        for p in parameters[1:]
+        if p.default is p.empty
+        and p.kind is not p.VAR_POSITIONAL
+        and p.name not in accepted
+    ]
+    if missing:
+        raise TypeError(_missing(name, missing, others))
+    left = [p.name for p in named if p.name not in accepted]
+    for key in others:
+        for meant in difflib.get_close_matches(key, left, n=1, cutoff=0.75):
+            warnings.warn(
+                f"{name} does not take {key!r}, which update was given, and {meant!r} "
+                "was left at its default; if that is what is meant, give it by its "
+                "name.",
+                stacklevel=2,
+            )
+    return accepted
+
+
+def _missing(name: str, missing: list[str], others: list[str]) -> str:
+    names = ", ".join(map(repr, missing))
+    given = ", ".join(map(repr, others)) or "no other one"
+    message = f"{name} needs {names}, which update was not given; it was given {given}."
+    if set(missing) & set(RESERVED):
+        message += (
+            f" The names {', '.join(RESERVED)} are those of update's own arguments: "
+            "give such an argument in value_kwargs={...}, or bind it to the function."
+        )
+    return message

@@ -5,8 +5,7 @@ The shell owns what all of them do alike: the centre, the key and the count of s
 the inner optimizer, and steps in which no loss is finite, which change nothing.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ import optax
 
 from qiaso_jax import _arguments, _trees
 from qiaso_jax._arguments import PyTree
-from qiaso_jax.evaluation import Objective
+from qiaso_jax.evaluation import Objective, objective_of_all, objective_of_one
 
 
 class Told(NamedTuple):
@@ -23,23 +22,32 @@ class Told(NamedTuple):
 
     Attributes:
       gradient: the pseudo-gradient, minus the displacement of the centre.
-      moves: whether the centre moves, and with it the inner optimizer.
+      collapses: whether it is time for the centre to move.
       informed: whether any loss was finite.
+      flat: whether no loss has told any candidate from another since they were
+        prepared, so that the displacement is noise.
       state: the next state; what the shell fills is as it was.
     """
 
     gradient: PyTree
-    moves: jax.Array
+    collapses: jax.Array
     informed: jax.Array
+    flat: jax.Array
     state: Any
+
+    @property
+    def moves(self) -> jax.Array:
+        """Whether the centre moves, and with it the inner optimizer."""
+        return self.collapses & self.informed & ~self.flat
 
 
 class Kernel(NamedTuple):
     """An algorithm, as the shell sees it. The first argument is always its settings.
 
-    A state is a NamedTuple with the fields ``step``, ``key``, ``opt_state`` and
-    ``info``, and ``info`` has ``num_skipped``: the shell fills these, but for the first
-    key.
+    A kernel sees the leaves that move, and ``None`` in the place of all others. A state
+    is a NamedTuple with the fields ``step``, ``key``, ``opt_state``, ``aux`` and
+    ``info``, and ``info`` has ``num_skipped`` and ``num_flat``: the shell fills these,
+    but for the first key.
 
     Attributes:
       name: of the function that users call.
@@ -65,20 +73,27 @@ class Kernel(NamedTuple):
 
 
 class Algorithm(NamedTuple):
-    """A kernel with its settings, its inner optimizer and its first key."""
+    """A kernel with its settings, and what all algorithms take."""
 
     kernel: Kernel
     settings: Any
     inner: optax.GradientTransformationExtraArgs
     key_data: jax.Array
     key_impl: Any
+    mask: _trees.Mask = None
+    has_aux: bool = False
 
     def init(self, params: PyTree) -> Any:
         """The state before the first step."""
         params = _trees.arrays(params)
+        moves = _trees.moves(params, self.mask)
+        if jax.tree.leaves(params):  # optax asks with placeholders that have none
+            _trees.check_any(params, moves)
+        centre = _trees.moving(params, moves)
         key = jax.random.wrap_key_data(self.key_data, impl=self.key_impl)
-        state = self.kernel.init(self.settings, key, params)
-        return state._replace(opt_state=self.inner.init(params))
+        state = self.kernel.init(self.settings, key, centre)
+        state = state._replace(opt_state=self.inner.init(_trees.widened(centre)))
+        return _trees.copied(state)
 
     def ask(self, state: Any, centre: PyTree) -> Any:
         """The directions of a step."""
@@ -91,24 +106,74 @@ class Algorithm(NamedTuple):
     def tell(self, state: Any, centre: PyTree, asked: Any, evaluated: Any) -> Told:
         """What they teach; of the next state only ``opt_state`` is still as it was."""
         told = self.kernel.tell(self.settings, state, centre, asked, evaluated)
-        num_skipped = state.info.num_skipped + jnp.where(told.informed, 0, 1)
+        told = told._replace(informed=told.informed & _all_finite(told.gradient))
+        flat = told.collapses & told.informed & told.flat
+        info = told.state.info._replace(
+            num_skipped=_counted(state.info.num_skipped, ~told.informed),
+            num_flat=_counted(state.info.num_flat, flat),
+        )
         next_state = told.state._replace(
             step=jnp.asarray(optax.safe_increment(state.step)),
             key=jax.random.key_data(self._keys(state)[0]),
-            info=told.state.info._replace(num_skipped=num_skipped),
+            info=info,
         )
         return told._replace(state=next_state)
 
-    def move(self, told: Told, centre: PyTree) -> tuple[PyTree, Any]:
-        """The displacement by the inner optimizer, and the next state."""
-        displacement, opt_state = _trees.update_if(
-            told.moves, self.inner, told.gradient, told.state.opt_state, centre
+    def move(self, told: Told, centre: PyTree, extra: Any = None) -> tuple[PyTree, Any]:
+        """The displacement by the inner optimizer, and the next state.
+
+        Args:
+          told: by ``tell``.
+          centre: the leaves that move.
+          extra: arguments of ``update``, for the optimizer; the expected loss is its
+            ``value`` if there is none among them.
+        """
+        state = told.state
+        extra = {"value": state.info.expected_loss, **(extra or {})}
+
+        def moved():
+            return self.inner.update(
+                _trees.widened(told.gradient),
+                state.opt_state,
+                _trees.widened(centre),
+                **extra,
+            )
+
+        updates, opt_state = _needing_nothing_else(self.kernel.name, moved)
+        updates = jax.tree.map(lambda u, p: u.astype(p.dtype), updates, centre)
+        displacement, opt_state = optax.tree.where(
+            told.moves,
+            (updates, opt_state),
+            (optax.tree.zeros_like(updates), state.opt_state),
         )
-        return displacement, told.state._replace(opt_state=opt_state)
+        return displacement, state._replace(opt_state=opt_state)
 
     def _keys(self, state: Any) -> jax.Array:
         key = jax.random.wrap_key_data(state.key, impl=self.key_impl)
         return jax.random.split(key, 1 + self.kernel.num_keys)
+
+
+def _all_finite(tree: PyTree) -> jax.Array:
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(finite))
+
+
+def _counted(count: jax.Array, happened: jax.Array) -> jax.Array:
+    return jnp.where(happened, jnp.asarray(optax.safe_increment(count)), count)
+
+
+def _needing_nothing_else(name: str, update: Callable[[], Any]) -> Any:
+    try:
+        return update()
+    except TypeError as error:
+        if "required keyword-only argument" not in str(error):
+            raise
+        raise TypeError(
+            f"optimizer needs arguments that update was not given; {name} hands it the "
+            "pseudo-gradient, value= and the other keyword arguments of update, but "
+            "not value_fn, so that no line search can be one. The error was: "
+            f"{error}"
+        ) from error
 
 
 class NoCandidates(ValueError):
@@ -143,6 +208,8 @@ def algorithm(
     settings: Any,
     optimizer: optax.GradientTransformation | None,
     key: Any,
+    mask: _trees.Mask = None,
+    has_aux: bool = False,
 ) -> Algorithm:
     """Checks what all algorithms take.
 
@@ -151,28 +218,55 @@ def algorithm(
       settings: its own, checked.
       optimizer: what the pseudo-gradient is handed to; ``None`` to move by minus it.
       key: seed or PRNG key.
+      mask: which leaves move.
+      has_aux: whether ``value_fn`` returns ``(loss, aux)``.
     """
     if optimizer is None:
         optimizer = optax.scale(-1.0)
     _arguments.transformation("optimizer", optimizer)
-    return Algorithm(
-        kernel, settings, _trees.on_inexact(optimizer), *_arguments.prng_key(key)
-    )
+    _arguments.one_of("has_aux", has_aux, (False, True))
+    inner = optax.with_extra_args_support(optimizer)
+    key_data, key_impl = _arguments.prng_key(key)
+    return Algorithm(kernel, settings, inner, key_data, key_impl, mask, has_aux)
 
 
 def transformation(bound: Algorithm) -> optax.GradientTransformationExtraArgs:
     """``bound`` as optax has it."""
-    return optax.GradientTransformationExtraArgs(bound.init, partial(_update, bound))
+
+    def update(*args: Any, **kwargs: Any) -> tuple[PyTree, Any]:
+        return _update(bound, **_by_name(args, kwargs))
+
+    return optax.GradientTransformationExtraArgs(bound.init, update)
+
+
+def _by_name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """``updates``, ``state`` and ``params`` by name, as ``value_fn`` may have them."""
+    clash = [name for name in _arguments.RESERVED[: len(args)] if name in kwargs]
+    if clash:
+        raise TypeError(
+            f"update has an argument {clash[0]!r} of its own, and got two of that "
+            "name; to hand one to value_fn, give it in "
+            f"value_kwargs={{{clash[0]!r}: ...}}, or bind it to value_fn."
+        )
+    named = dict(zip(_arguments.RESERVED, args, strict=False))
+    if len(args) > len(named) or not {"updates", "state"} <= {*named, *kwargs}:
+        raise TypeError(
+            "call update(updates, state, params, value_fn=...), all others by keyword; "
+            f"got {len(args)} positional arguments and {', '.join(kwargs) or 'no'} "
+            "keywords."
+        )
+    return {**named, **kwargs}
 
 
 def _update(
     bound: Algorithm,
+    *,
     updates: PyTree | None,
     state: Any,
     params: PyTree | None = None,
-    *,
     value_fn: Any = None,
     candidates_value_fn: Any = None,
+    value_kwargs: Any = None,
     end_at: Literal["ask", "gradient"] | None = None,
     **kwargs: Any,
 ) -> tuple[PyTree, Any]:
@@ -183,7 +277,17 @@ def _update(
     which wrappers pass on as it is.
     """
     kernel = bound.kernel
-    updates, centre = _trees.updates_and_centre(updates, params)
+    if params is None:
+        raise ValueError(
+            "the optimizer needs the parameters: call update(updates, state, params, "
+            "value_fn=...); got params=None."
+        )
+    params = _trees.arrays(params)
+    moves = _trees.moves(params, bound.mask)
+    _trees.check_any(params, moves)
+    _check_state(bound, state, params)
+    updates, at = _trees.updates_and_centre(updates, params)
+    centre = _trees.moving(at, moves)
     if end_at == "ask":
         if kernel.candidates is None:
             raise NoCandidates(
@@ -191,17 +295,52 @@ def _update(
                 "candidates that could be asked for; call update with value_fn=."
             )
         candidates = kernel.candidates(bound.ask(state, centre), centre)
+        candidates = _trees.whole_candidates(at, candidates)
         return updates, state._replace(info=Asked(candidates))
-    objective = _objective(kernel, value_fn, candidates_value_fn, kwargs)
+    objective = _objective(
+        bound, value_fn, candidates_value_fn, kwargs, value_kwargs, at
+    )
     asked = bound.ask(state, centre)
     told = bound.tell(state, centre, asked, bound.evaluate(asked, centre, objective))
+    if objective.aux_fn is not None:
+        aux = objective.aux_fn(centre, **objective.kwargs)
+        told = told._replace(state=told.state._replace(aux=aux))
     if end_at == "gradient":
         zeros = optax.tree.zeros_like(told.gradient)
         gradient = optax.tree.where(told.moves, told.gradient, zeros)
+        gradient = _trees.whole(_trees.updates_and_centre(None, params)[0], gradient)
         info = Estimated(gradient, told.state.info)
         return updates, told.state._replace(info=info)
-    displacement, next_state = bound.move(told, centre)
+    displacement, next_state = bound.move(told, centre, kwargs)
     return _trees.added(updates, displacement), next_state
+
+
+def _check_state(bound: Algorithm, state: Any, params: PyTree) -> None:
+    """Raises ``ValueError`` unless ``state`` is one of ``bound`` for ``params``."""
+    expected = jax.eval_shape(lambda: bound.init(params))
+    origin = (
+        "state must come from init of the same optimizer, with the same arguments, for "
+        "the same params, and of this version of qiaso_jax;"
+    )
+    if type(state) is not type(expected) or type(state.info) is not type(expected.info):
+        kind = type(getattr(state, "info", state)).__name__
+        raise ValueError(
+            f"{origin} {bound.kernel.name} takes a {type(expected).__name__}, got a "
+            f"{kind}."
+        )
+
+    def shapes(state):
+        compared = state._replace(info=(), aux=())
+        leaves = jax.tree_util.tree_flatten_with_path(compared)[0]
+        return {_trees.name_of(path, "state"): jnp.shape(x) for path, x in leaves}
+
+    found, wanted = shapes(state), shapes(expected)
+    for name in [*wanted, *found]:
+        if found.get(name) != wanted.get(name):
+            raise ValueError(
+                f"{origin} {name} must have the shape {wanted.get(name, 'of no array')}"
+                f", got {found.get(name, 'no such array')}."
+            )
 
 
 def pseudo_gradient(
@@ -281,19 +420,44 @@ def pseudo_gradient(
 
 
 def _objective(
-    kernel: Kernel, value_fn: Any, candidates_value_fn: Any, kwargs: dict[str, Any]
+    bound: Algorithm,
+    value_fn: Any,
+    candidates_value_fn: Any,
+    kwargs: dict[str, Any],
+    value_kwargs: Any,
+    params: PyTree,
 ) -> Objective:
-    wants = f"value_fn=, a function (params, **kwargs) -> {kernel.losses}"
-    if kernel.candidates is None:
-        if value_fn is None or candidates_value_fn is not None:
-            got = "none" if value_fn is None else "candidates_value_fn= as well"
-            raise ValueError(
-                f"{kernel.name} evaluates the loss itself: give update {wants}; "
-                f"got {got}."
-            )
-    elif (value_fn is None) == (candidates_value_fn is None):
+    kernel = bound.kernel
+    returned = f"({kernel.losses}, aux)" if bound.has_aux else kernel.losses
+    wants = f"value_fn=, a function (params, **kwargs) -> {returned}"
+    both = value_fn is not None and candidates_value_fn is not None
+    if kernel.candidates is None or bound.has_aux:
+        got = "none" if value_fn is None else "candidates_value_fn= as well"
+        wrong = value_fn is None or both
+    else:
+        got = "both" if both else "neither"
+        wants = f"one of {wants}, and candidates_value_fn="
+        wrong = (value_fn is None) == (candidates_value_fn is None)
+    if wrong:
         raise ValueError(
-            f"{kernel.name} evaluates the loss itself: give update one of {wants}, and "
-            "candidates_value_fn=; got " + ("neither." if value_fn is None else "both.")
+            f"{kernel.name} evaluates the loss itself: give update {wants}; got {got}. "
+            "If it was given, what calls update did not hand it on, as flax's own "
+            "TrainState does not; qiaso_jax.flax.TrainState does."
         )
-    return Objective(value_fn, candidates_value_fn, kwargs)
+    name = "value_fn" if value_fn is not None else "candidates_value_fn"
+    fun = value_fn if value_fn is not None else candidates_value_fn
+    _arguments.function(name, fun, f"(params, **kwargs) -> {returned}")
+    if value_kwargs is not None and not isinstance(value_kwargs, Mapping):
+        raise TypeError(
+            f"value_kwargs must be a dict of arguments of {name}, got {value_kwargs!r}."
+        )
+    own = dict(value_kwargs or {})
+    accepted = _arguments.accepted_arguments(name, fun, {**kwargs, **own})
+    if own.keys() - accepted.keys():
+        raise TypeError(
+            f"value_kwargs names {sorted(own.keys() - accepted.keys())}, which {name} "
+            "does not take."
+        )
+    if value_fn is None:
+        return objective_of_all(fun, accepted, params)
+    return objective_of_one(fun, accepted, params, bound.has_aux)

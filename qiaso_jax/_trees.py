@@ -1,5 +1,10 @@
-"""Trees of parameters: which leaves move, and how updates and a displacement add up."""
+"""Trees of parameters: which leaves move, and how updates and a displacement add up.
 
+What moves are leaves of floating or complex numbers that the mask does not leave out.
+A kernel, and the inner optimizer, see a tree with ``None`` in the place of all others.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,39 +14,39 @@ import optax
 
 from qiaso_jax._arguments import PyTree
 
+Mask = PyTree | Callable[[PyTree], PyTree] | None
+"""A pytree (prefix) of booleans, or a function of the parameters that returns one."""
+
 
 def is_inexact(leaf: Any) -> bool:
-    """Whether a leaf is moved at all: integers and booleans are not."""
-    return jnp.issubdtype(leaf.dtype, jnp.inexact)
+    """Whether a leaf has floating or complex numbers."""
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
-def on_inexact(
-    optimizer: optax.GradientTransformation,
-) -> optax.GradientTransformationExtraArgs:
-    """``optimizer`` on the leaves that move, and nothing on the others."""
-    return optax.masked(optimizer, lambda tree: jax.tree.map(is_inexact, tree))
-
-
-def update_if(
-    condition: jax.Array,
-    optimizer: optax.GradientTransformationExtraArgs,
-    gradient: PyTree,
-    opt_state: PyTree,
-    params: PyTree,
-) -> tuple[PyTree, PyTree]:
-    """``optimizer.update`` in the dtypes of ``params``; zeros and no change else."""
-    moved, new_state = optimizer.update(gradient, opt_state, params)
-    moved = jax.tree.map(lambda m, p: m.astype(p.dtype), moved, params)
-    return optax.tree.where(
-        condition, (moved, new_state), (optax.tree.zeros_like(moved), opt_state)
+def is_number(leaf: Any) -> bool:
+    """Whether a leaf is an array of numbers or booleans, which may have an update."""
+    return hasattr(leaf, "dtype") and not jnp.issubdtype(
+        leaf.dtype, jax.dtypes.extended
     )
 
 
+def name_of(path: Any, tree: str = "params") -> str:
+    """A leaf as it would be written in Python, such as ``params['dense']['bias']``."""
+    return tree + jax.tree_util.keystr(path)
+
+
 def arrays(tree: PyTree) -> PyTree:
-    """Numbers as arrays of a definite dtype; shapes without values as they are."""
+    """Numbers as arrays of a definite dtype; shapes and all other objects as are."""
 
     def convert(leaf):
-        if isinstance(leaf, jax.ShapeDtypeStruct):
+        is_python = isinstance(leaf, bool | int | float | complex)
+        is_numpy = isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind != "O"
+        if not (is_python or is_numpy or isinstance(leaf, jax.Array)):
+            is_array = hasattr(leaf, "__jax_array__")
+            return jnp.asarray(leaf) if is_array else leaf
+        if isinstance(leaf, jax.Array) and not is_number(leaf):
+            return leaf
+        if is_numpy and leaf.dtype.kind not in "biufcV":
             return leaf
         # Weakly typed leaves would turn strong in the first step, and recompile it.
         return jnp.asarray(leaf, jnp.result_type(leaf))
@@ -49,60 +54,173 @@ def arrays(tree: PyTree) -> PyTree:
     return jax.tree.map(convert, tree)
 
 
+def moves(params: PyTree, mask: Mask) -> PyTree:
+    """Which leaves move: a pytree of booleans like ``params``.
+
+    Raises:
+      TypeError: if the mask has other leaves than booleans; if a leaf that would move
+        is of a dtype that offsets cannot be added in; within ``optax.masked``.
+      ValueError: if the mask is no prefix of ``params``, or no leaf moves.
+    """
+    _refuse_masked_nodes(params)
+    chosen = mask(params) if callable(mask) else True if mask is None else mask
+    try:
+        chosen = jax.tree.broadcast(chosen, params)
+    except ValueError as error:
+        raise ValueError(
+            "mask must be a pytree of booleans with the structure of params, or a "
+            f"prefix of it, {jax.tree.structure(params)}; got {chosen!r}."
+        ) from error
+
+    def of_leaf(path, leaf, chosen):
+        if not isinstance(chosen, bool | np.bool_):
+            raise TypeError(
+                f"mask must be of booleans, got {chosen!r} for {name_of(path)}."
+            )
+        if not (chosen and is_inexact(leaf)):
+            return False
+        if jnp.finfo(leaf.dtype).bits < 16:
+            raise TypeError(
+                f"{name_of(path)} has dtype {leaf.dtype}, in which offsets are lost to "
+                "rounding; keep weights that move in float16 or wider, or leave this "
+                "one out by mask=."
+            )
+        return True
+
+    return jax.tree_util.tree_map_with_path(of_leaf, params, chosen)
+
+
+def _refuse_masked_nodes(params: PyTree) -> None:
+    def is_masked(node):
+        return isinstance(node, optax.MaskedNode)
+
+    if any(map(is_masked, jax.tree.leaves(params, is_leaf=is_masked))):
+        raise TypeError(
+            "value_fn would not get the parameters that optax.masked, optax.partition "
+            "or optax.multi_transform leave out; name the leaves that move by mask= of "
+            "the optimizer itself, and value_fn sees all of them."
+        )
+
+
+def check_any(params: PyTree, moves: PyTree) -> None:
+    """Raises ``ValueError`` if no leaf moves."""
+    if any(jax.tree.leaves(moves)):
+        return
+    kinds = sorted(
+        {
+            str(leaf.dtype) if hasattr(leaf, "dtype") else type(leaf).__name__
+            for leaf in jax.tree.leaves(params)
+        }
+    )
+    raise ValueError(
+        "params must have a leaf of floating or complex numbers that mask does not "
+        f"leave out, or there is nothing to move; got {', '.join(kinds) or 'no leaf'}."
+    )
+
+
+def moving(tree: PyTree, moves: PyTree) -> PyTree:
+    """``tree`` with ``None`` in the place of the leaves that stay."""
+    return jax.tree.map(lambda m, leaf: leaf if m else None, moves, tree)
+
+
+def whole(tree: PyTree, moved: PyTree) -> PyTree:
+    """``tree`` with the leaves of ``moved``, which has ``None`` for all others."""
+    return jax.tree.map(lambda leaf, m: leaf if m is None else m, tree, moved)
+
+
+def whole_candidates(tree: PyTree, moved: PyTree) -> PyTree:
+    """The same for candidates: ``moved`` has a leading axis, and so have all arrays."""
+    number = jax.tree.leaves(moved)[0].shape[0]
+
+    def repeated(leaf):
+        is_array = hasattr(leaf, "shape")
+        return jnp.broadcast_to(leaf, (number, *leaf.shape)) if is_array else leaf
+
+    return whole(jax.tree.map(repeated, tree), moved)
+
+
 def amplitude_dtype(params: PyTree) -> np.dtype:
     """Float32, or the real precision of the widest weights."""
     widest = jnp.dtype(jnp.float32)
     for leaf in jax.tree.leaves(params):
-        if is_inexact(leaf):
-            widest = jnp.promote_types(widest, jnp.finfo(leaf.dtype).dtype)
+        widest = jnp.promote_types(widest, jnp.finfo(leaf.dtype).dtype)
     return widest
 
 
-def check_same_structure(name: str, tree: PyTree, params: PyTree) -> None:
-    """Raises ``ValueError`` if ``tree``, called ``name``, is unlike ``params``."""
-    structure, expected = jax.tree.structure(tree), jax.tree.structure(params)
-    if structure != expected:
-        raise ValueError(
-            f"{name} must have the structure of params, {expected}; got {structure}."
-        )
+def updates_and_centre(updates: PyTree | None, params: PyTree) -> tuple[PyTree, PyTree]:
+    """The updates, zeros for ``None``, and the centre ``params + updates``.
 
-
-def updates_and_centre(
-    updates: PyTree | None, params: PyTree | None
-) -> tuple[PyTree, PyTree]:
-    """The updates as arrays, zeros for ``None``, and the centre ``params + updates``.
+    What is no number has no update: it stays ``None``.
 
     Raises:
-      ValueError: if ``params`` are missing, or the trees differ.
+      ValueError: if the trees differ in structure or shape.
     """
-    if params is None:
-        raise ValueError(
-            "the optimizer needs the parameters: call update(updates, state, params, "
-            "value_fn=...); got params=None."
-        )
-    params = arrays(params)
     if updates is None:
-        return optax.tree.zeros_like(params), params
-    check_same_structure("updates", updates, params)
-    for update, param in zip(
-        jax.tree.leaves(updates), jax.tree.leaves(params), strict=True
-    ):
-        if is_inexact(param) and jnp.shape(update) != param.shape:
-            raise ValueError(
-                "updates must have the shapes of params, "
-                f"{param.shape} for one leaf; got {jnp.shape(update)}."
-            )
-    updates = arrays(updates)
-    centre = jax.tree.map(
-        lambda p, u: (p + u).astype(p.dtype) if is_inexact(p) else p, params, updates
+        zeros = jax.tree.map(
+            lambda p: jnp.zeros_like(p) if is_number(p) else None, params
+        )
+        return zeros, params
+    structure = jax.tree.structure(params)
+    try:
+        given = structure.flatten_up_to(updates)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"updates must have the structure of params, {structure}; got "
+            f"{jax.tree.structure(updates)}."
+        ) from error
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    added = [
+        _update_and_leaf(path, update, leaf)
+        for update, (path, leaf) in zip(given, leaves, strict=True)
+    ]
+    return (
+        structure.unflatten([update for update, _ in added]),
+        structure.unflatten([leaf for _, leaf in added]),
     )
-    return updates, centre
+
+
+def _update_and_leaf(path: Any, update: Any, leaf: Any) -> tuple[Any, Any]:
+    if not is_inexact(leaf):
+        return update, leaf
+    if update is None:
+        return jnp.zeros_like(leaf), leaf
+    if not jax.tree_util.all_leaves([update]):
+        raise ValueError(
+            f"updates must have the structure of params; got {update!r} for the leaf "
+            f"{name_of(path)}."
+        )
+    update = arrays(update)
+    if jnp.shape(update) != leaf.shape:
+        raise ValueError(
+            f"updates must have the shapes of params, {leaf.shape} for "
+            f"{name_of(path)}; got {jnp.shape(update)}."
+        )
+    return update, (leaf + update).astype(leaf.dtype)
 
 
 def added(updates: PyTree, displacement: PyTree) -> PyTree:
     """``updates + displacement`` in the dtypes of ``updates``."""
     return jax.tree.map(
-        lambda u, d: (u + d).astype(u.dtype) if is_inexact(d) else u,
+        lambda u, d: u if d is None else (u + d).astype(u.dtype),
         updates,
         displacement,
+        is_leaf=lambda leaf: leaf is None,
     )
+
+
+def widened(tree: PyTree) -> PyTree:
+    """Float16 as float32, as squares of a pseudo-gradient leave its range."""
+
+    def widen(leaf):
+        if leaf.dtype != jnp.float16:
+            return leaf
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(leaf.shape, jnp.float32)
+        return leaf.astype(jnp.float32)
+
+    return jax.tree.map(widen, tree)
+
+
+def copied(state: PyTree) -> PyTree:
+    """Every leaf an array of its own, so that a state can be donated."""
+    return jax.tree.map(lambda x: x.copy() if isinstance(x, jax.Array) else x, state)

@@ -16,14 +16,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from qiaso_jax.losses import Losses
+
 
 def uniform(num_candidates: int, dtype: jax.typing.DTypeLike) -> Float[Array, " K"]:
     """Log-amplitudes of a freshly prepared superposition, log(1/K) each: ``[K]``."""
     return -jnp.log(jnp.full((num_candidates,), num_candidates, dtype))
-
-
-def _identity(losses: jax.Array) -> jax.Array:
-    return losses
 
 
 def zscore(losses: Float[Array, " K"]) -> Float[Array, " K"]:
@@ -38,38 +36,48 @@ def zscore(losses: Float[Array, " K"]) -> Float[Array, " K"]:
     finite = jnp.isfinite(losses)
     count = jnp.maximum(jnp.sum(finite), 1).astype(losses.dtype)
     losses = jnp.where(finite, losses, 0)
-    # Squares of large losses would overflow; the result does not depend on the unit.
-    peak = jnp.max(jnp.abs(losses))
-    losses = losses / jnp.where(peak > 0, peak, 1)
-    deviation = jnp.where(finite, losses - jnp.sum(losses) / count, 0)
+    losses = _over(jnp.max(jnp.abs(losses)), losses)
+    lowest = jnp.min(losses, where=finite, initial=jnp.inf)
+    excess = jnp.where(finite, losses, 0) - jnp.where(finite, lowest, 0)
+    # Once more, as squares of what is left may be too small.
+    excess = _over(jnp.max(excess), excess)
+    deviation = jnp.where(finite, excess - jnp.sum(excess) / count, 0)
     spread = jnp.sqrt(jnp.sum(deviation**2) / count)
-    return deviation / jnp.where(spread > 0, spread, 1)
+    return _over(spread, deviation)
+
+
+def _over(unit: jax.Array, values: jax.Array) -> jax.Array:
+    """In a unit, in two steps, as its inverse may be no normal number; as is for 0."""
+    root = jnp.sqrt(unit)
+    inverse = 1 / jnp.where(root > 0, root, 1)
+    return (values * inverse) * inverse
 
 
 def shared_zscore(
     losses: Float[Array, "K b"], share: Float[Array, " b"]
 ) -> tuple[Float[Array, "K b"], Float[Array, ""]]:
-    """The z-scores of many superpositions in one unit, as deviation and unit.
+    """The z-scores of many superpositions in one unit, and the unit.
 
     Args:
       losses: of the candidates of each, shape ``[K, b]``.
       share: weight of each in the unit, shape ``[b]``.
 
     Returns:
-      L − mean, of finite losses and 0 for others, shape ``[K, b]``; and the root mean
-      square over the superpositions of the standard deviation over their candidates, a
-      scalar; 1 if there is none.
+      (L − mean)/s, and 0 where the loss is not finite, shape ``[K, b]``; and s, the
+      root mean square over the superpositions of the standard deviation over their
+      candidates, a scalar; 1 if there is none.
     """
     finite = jnp.isfinite(losses)
     count = jnp.maximum(jnp.sum(finite, axis=0), 1).astype(losses.dtype)
-    mean = jnp.sum(jnp.where(finite, losses, 0), axis=0) / count
-    centred = jnp.where(finite, losses - mean[None], 0)
+    mean = jnp.sum(jnp.where(finite, losses, 0) / count[None], axis=0)
+    centred = jnp.where(finite, losses, 0) - jnp.where(finite, mean[None], 0)
     # Squares of losses near the largest float would overflow.
     peak = jnp.max(jnp.abs(centred))
-    peak = jnp.where(peak > 0, peak, 1)
-    variance = jnp.sum((centred / peak) ** 2, axis=0) / count
-    unit = peak * jnp.sqrt(jnp.sum(share * variance) / jnp.sum(share))
-    return centred, jnp.where(unit > 0, unit, 1)
+    centred = _over(peak, centred)
+    variance = jnp.sum(centred**2, axis=0) / count
+    spread = jnp.sqrt(jnp.sum(share * variance) / jnp.sum(share))
+    unit = peak * spread
+    return _over(spread, centred), jnp.where(unit > 0, unit, 1)
 
 
 def centred_ranks(losses: Float[Array, " K"]) -> Float[Array, " K"]:
@@ -92,13 +100,13 @@ def centred_ranks(losses: Float[Array, " K"]) -> Float[Array, " K"]:
     return jnp.where(finite & (count > 1), centred, 0)
 
 
-Scaling = Callable[[jax.Array], jax.Array]
-"""``losses -> scaled losses``, both of shape ``[K]``."""
+Scaling = Callable[[Losses], jax.Array]
+"""From losses to scaled ones of shape ``[K]``."""
 
 LOSS_SCALINGS: dict[str | None, Scaling] = {
-    None: _identity,
-    "zscore": zscore,
-    "rank": centred_ranks,
+    None: lambda losses: losses.excess,
+    "zscore": lambda losses: zscore(losses.relative),
+    "rank": lambda losses: centred_ranks(losses.order),
 }
 
 
@@ -117,14 +125,27 @@ def scaling(loss_scaling: Any) -> Scaling:
     return LOSS_SCALINGS[loss_scaling]
 
 
-def _checked(scale: Scaling, losses: jax.Array) -> jax.Array:
-    scaled = jnp.asarray(scale(losses))
-    if scaled.shape != losses.shape or not jnp.issubdtype(scaled.dtype, jnp.floating):
+def scaled(scale: Scaling, losses: Losses) -> Float[Array, " K"]:
+    """s(L) in the precision of the amplitudes; 0 where the losses count as equal."""
+    values = scale(losses).astype(losses.value.dtype)
+    return jnp.where(losses.equal & jnp.isfinite(values), 0, values)
+
+
+def _checked(scale: Callable[[jax.Array], Any], losses: Losses) -> jax.Array:
+    values = scale(losses.value)
+    shape = losses.value.shape
+    is_array = hasattr(values, "dtype") and hasattr(values, "shape")
+    if (
+        not is_array
+        or values.shape != shape
+        or not jnp.issubdtype(values.dtype, jnp.floating)
+    ):
+        got = f"{values.dtype} of shape {values.shape}" if is_array else repr(values)
         raise ValueError(
             "loss_scaling must return real floating numbers of the losses' shape, "
-            f"{losses.shape}; got {scaled.dtype} of shape {scaled.shape}."
+            f"{shape}; got {got}."
         )
-    return scaled.astype(losses.dtype)
+    return jnp.asarray(values)
 
 
 def reweighted(
@@ -146,7 +167,7 @@ def reweighted(
       The prior, restricted to candidates with a loss; the log-amplitudes after, or as
       they were if there is none; and whether there is one.
     """
-    known = jnp.where(jnp.isfinite(scaled_losses), losses, jnp.nan)
+    known = jnp.where(jnp.isfinite(scaled_losses), losses, jnp.inf)
     log_prior, informed = restrict(log_p, known)
     after = jnp.where(informed[None], amplify(log_prior, scaled_losses, rate), log_p)
     return log_prior, after, informed
@@ -172,11 +193,24 @@ def amplify(
       log p', shape ``[K]``, with logsumexp 0.
     """
     possible = log_prior > -jnp.inf
+    scaled_losses = jnp.where(possible, scaled_losses, 0)
     # Measured from the lowest, one exponent is 0 and the sum cannot vanish.
-    known = jnp.where(possible, scaled_losses, jnp.inf)
-    excess = jnp.where(possible, scaled_losses - jnp.min(known, axis=0)[None], 0)
-    exponents = log_prior - (rate * excess).astype(log_prior.dtype)
-    return jax.nn.log_softmax(exponents, axis=0)
+    lowest = jnp.min(scaled_losses, axis=0, where=possible, initial=jnp.inf)
+    excess = jnp.where(possible, scaled_losses - lowest[None], 0)
+    largest = jnp.finfo(excess.dtype).max
+    excess = jnp.minimum(excess, largest)
+    fall = jnp.minimum(rate * excess, largest).astype(log_prior.dtype)
+    return log_softmax(jnp.where(possible, log_prior - fall, -jnp.inf))
+
+
+def log_softmax(log_p: Float[Array, "K ..."]) -> Float[Array, "K ..."]:
+    """Normalised along the first axis; −inf stays, and makes no NaN on the way."""
+    possible = log_p > -jnp.inf
+    finite = jnp.where(possible, log_p, 0)
+    most = jnp.max(finite, axis=0, where=possible, initial=-jnp.inf)
+    shifted = jnp.where(possible, finite - most[None], 0)
+    total = jnp.sum(jnp.where(possible, jnp.exp(shifted), 0), axis=0)
+    return jnp.where(possible, shifted - jnp.log(total)[None], -jnp.inf)
 
 
 def restrict(
@@ -192,7 +226,7 @@ def restrict(
     any_possible = jnp.any(possible, axis=0)
     possible = possible | ~any_possible[None]
     log_prior = jnp.where(possible, log_amplitudes, -jnp.inf)
-    return jax.nn.log_softmax(log_prior, axis=0), any_possible
+    return log_softmax(log_prior), any_possible
 
 
 def uniform_over_known(
@@ -212,7 +246,8 @@ def expected(
     log_p: Float[Array, "K ..."], values: Float[Array, "K ..."]
 ) -> Float[Array, "..."]:
     """⟨p, values⟩ (Eq 43), where values of zero probability may be anything."""
-    terms = jnp.where(log_p > -jnp.inf, jnp.exp(log_p) * values, 0)
+    possible = log_p > -jnp.inf
+    terms = jnp.exp(log_p) * jnp.where(possible, values, 0)
     return jnp.sum(terms, axis=0)
 
 
@@ -220,7 +255,8 @@ def kl_divergence(
     log_q: Float[Array, "K ..."], log_p: Float[Array, "K ..."]
 ) -> Float[Array, "..."]:
     """KL(q ‖ p) = Σ q log(q/p) (Eq 7), in nats, with 0 log 0 = 0."""
-    difference = jnp.where(log_q > -jnp.inf, log_q - log_p, 0)
+    possible = log_q > -jnp.inf
+    difference = jnp.where(possible, log_q, 0) - jnp.where(possible, log_p, 0)
     return jnp.sum(jnp.exp(log_q) * difference, axis=0)
 
 
@@ -285,4 +321,5 @@ def before_losses(
         "effective_candidates": jnp.full((), num_candidates, dtype),
         "num_nonfinite": jnp.zeros((), jnp.int32),
         "num_skipped": jnp.zeros((), jnp.int32),
+        "num_flat": jnp.zeros((), jnp.int32),
     }

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jax.extend.random import threefry_2x32
 
 from qiaso_jax._arguments import PyTree
-from qiaso_jax._trees import is_inexact
 
 REACH = {"rademacher": 1.0, "gaussian": 4.0}
 """How many σ the directions of each kind go, but for a few of 10⁵ draws."""
@@ -112,7 +111,7 @@ def packed_bits(key: jax.Array, size: int, width: int) -> jax.Array:
 def direction_like(
     key: jax.Array, tree: PyTree, kind: str, number: jax.Array, count: int
 ) -> PyTree:
-    """One direction of the shapes and dtypes of ``tree``; 0 for leaves that stay.
+    """One direction of the shapes and dtypes of ``tree``.
 
     Args:
       key: a PRNG key.
@@ -122,11 +121,10 @@ def direction_like(
       count: how many directions the key has.
     """
     leaves, treedef = jax.tree.flatten(tree)
-    kinds = [Directions(x.shape, x.dtype, kind) for x in leaves if is_inexact(x)]
-    drawn = (
-        z.scaled(source, number, jnp.ones((), z.dtype))
-        for z, source in zip(kinds, draw(key, kinds, count), strict=True)
-    )
+    kinds = [Directions(x.shape, x.dtype, kind) for x in leaves]
     return treedef.unflatten(
-        [next(drawn) if is_inexact(x) else jnp.zeros((), x.dtype) for x in leaves]
+        [
+            z.scaled(source, number, jnp.ones((), z.dtype))
+            for z, source in zip(kinds, draw(key, kinds, count), strict=True)
+        ]
     )

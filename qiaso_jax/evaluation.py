@@ -7,28 +7,94 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from qiaso_jax._arguments import PyTree, accepted_arguments
+from qiaso_jax import _trees
+from qiaso_jax._arguments import PyTree
+from qiaso_jax.losses import Losses
 from qiaso_jax.superposition import Candidates, displaced
 
 
 class Objective(NamedTuple):
-    """Where losses come from.
+    """Where losses come from, as functions of the leaves that move.
 
     Attributes:
-      value_fn: the loss ℓ of one candidate, ``(params, **kwargs) -> scalar``, or
-      candidates_value_fn: of all at once, ``(candidates, **kwargs) -> [K]``; the other
-        one is ``None``.
-      kwargs: forwarded as far as the signature of either names them.
+      value_fn: the loss ℓ of one candidate, ``(moving, **kwargs) -> loss``, or
+      candidates_value_fn: of all at once, ``(moving, **kwargs) -> [K]``; the other one
+        is ``None``.
+      kwargs: what either takes.
+      aux_fn: what ``value_fn`` returns beside the loss, or ``None``.
     """
 
     value_fn: Callable[..., Any] | None
     candidates_value_fn: Callable[..., Any] | None
     kwargs: dict[str, Any]
+    aux_fn: Callable[..., Any] | None = None
+
+
+def objective_of_one(
+    value_fn: Callable[..., Any], kwargs: dict[str, Any], params: PyTree, has_aux: bool
+) -> Objective:
+    """``value_fn`` where only some leaves of ``params`` move.
+
+    Args:
+      value_fn: ``(params, **kwargs) -> loss``, or ``(loss, aux)``.
+      kwargs: those that it takes.
+      params: what the leaves that do not move are taken from.
+      has_aux: whether it returns ``(loss, aux)``.
+    """
+
+    def returned(moved, **kwargs):
+        value = _traceable("value_fn", value_fn, _trees.whole(params, moved), kwargs)
+        if has_aux and not (isinstance(value, tuple) and len(value) == 2):
+            raise TypeError(
+                "value_fn must return (loss, aux) with has_aux=True, got "
+                f"a {type(value).__name__}."
+            )
+        return value
+
+    if not has_aux:
+        return Objective(returned, None, kwargs)
+    return Objective(
+        lambda moved, **kwargs: returned(moved, **kwargs)[0],
+        None,
+        kwargs,
+        lambda moved, **kwargs: returned(moved, **kwargs)[1],
+    )
+
+
+def objective_of_all(
+    candidates_value_fn: Callable[..., Any], kwargs: dict[str, Any], params: PyTree
+) -> Objective:
+    """``candidates_value_fn`` where only some leaves of ``params`` move."""
+
+    def value_fn(moved, **kwargs):
+        candidates = _trees.whole_candidates(params, moved)
+        return _traceable(
+            "candidates_value_fn", candidates_value_fn, candidates, kwargs
+        )
+
+    return Objective(None, value_fn, kwargs)
+
+
+def _traceable(
+    name: str, fun: Callable[..., Any], params: PyTree, kwargs: dict[str, Any]
+) -> Any:
+    try:
+        return fun(params, **kwargs)
+    except (
+        jax.errors.ConcretizationTypeError,
+        jax.errors.TracerArrayConversionError,
+        jax.errors.TracerIntegerConversionError,
+    ) as error:
+        raise TypeError(
+            f"{name} must be traceable by JAX, and needed a concrete value, as float() "
+            "and NumPy do; use jax.numpy, or qiaso_jax.ask and qiaso_jax.tell for what "
+            "is outside of JAX."
+        ) from error
 
 
 def candidate_losses(
     candidates: Candidates, centre: PyTree, objective: Objective
-) -> Float[Array, " K"]:
+) -> Float[Array, " K"] | Losses:
     """L_k = ℓ(μ + δ_k; B) for every candidate, shape ``[K]``.
 
     Args:
@@ -42,15 +108,13 @@ def candidate_losses(
     """
     together, value_fn = objective.candidates_value_fn, objective.value_fn
     if together is not None:
-        losses = together(
-            candidates.arrays(centre), **accepted_arguments(together, objective.kwargs)
-        )
+        losses = together(candidates.arrays(centre), **objective.kwargs)
         return checked_losses(losses, (candidates.number,), "candidates_value_fn")
     assert value_fn is not None
-    kwargs = accepted_arguments(value_fn, objective.kwargs)
 
     def loss(one):
-        value = value_fn(displaced(centre, candidates.offset_of(one)), **kwargs)
+        candidate = displaced(centre, candidates.offset_of(one))
+        value = value_fn(candidate, **objective.kwargs)
         return checked_losses(value, (), "value_fn")
 
     if candidates.batch_size is None:
@@ -60,7 +124,7 @@ def candidate_losses(
 
 def evaluated(
     settings: Any, asked: Any, centre: PyTree, objective: Objective
-) -> Float[Array, " K"]:
+) -> Float[Array, " K"] | Losses:
     """The losses of ``asked.candidates``: how kernels of whole parameters evaluate."""
     del settings
     return candidate_losses(asked.candidates, centre, objective)
@@ -71,13 +135,16 @@ def asked_arrays(asked: Any, centre: PyTree) -> PyTree:
     return asked.candidates.arrays(centre)
 
 
-def checked_losses(losses: Any, shape: tuple[int, ...], name: str) -> jax.Array:
+def checked_losses(losses: Any, shape: tuple[int, ...], name: str) -> Any:
     """``losses`` if they are one array of real floats of ``shape``, or our error."""
     expectation = f"{name} must return " + (
         f"an array of shape {shape}" if shape else "a scalar"
     )
+    if isinstance(losses, Losses) and losses.value.shape == shape:
+        return losses
     if not hasattr(losses, "dtype") and not isinstance(losses, float):
-        hint = " (auxiliary outputs are not taken)" if isinstance(losses, tuple) else ""
+        hint = "; with has_aux=True it may return (loss, aux)"
+        hint = hint if isinstance(losses, tuple) else ""
         raise TypeError(
             f"{expectation} of real floating dtype, "
             f"got a {type(losses).__name__}{hint}."

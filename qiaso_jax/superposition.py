@@ -3,7 +3,9 @@
 A candidate is known by its index. Antithetic candidates share a direction z_u and
 differ in sign, and a superposition may keep its candidate 0 at the centre:
 
-    δ_k = sign(k) · σ · z_{unit(k)}.
+    δ_k = sign(k) · σ · z_{unit(k)},
+
+with a spread σ of every leaf, or of every weight, by ``spread``.
 
 Hence any candidate can be drawn again from the key, without the others.
 """
@@ -12,13 +14,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from qiaso_jax._arguments import PyTree
-from qiaso_jax._trees import is_inexact
 from qiaso_jax.directions import direction_like
 
 
@@ -62,8 +62,7 @@ class Candidates(NamedTuple):
             return x.reshape(num_chunks, size, *x.shape[1:])
 
         def zeros(leaf):
-            shape = leaf.shape if is_inexact(leaf) else ()
-            return jnp.zeros(shape, jnp.promote_types(leaf.dtype, weights.dtype))
+            return jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, weights.dtype))
 
         def add(sums, chunk):
             weights, each = chunk
@@ -73,16 +72,10 @@ class Candidates(NamedTuple):
         weights = jnp.pad(weights, (0, missing)).reshape(num_chunks, size)
         each = jax.tree.map(chunked, self.each)
         sums, _ = jax.lax.scan(add, jax.tree.map(zeros, centre), (weights, each))
-        return jax.tree.map(
-            lambda m, s: s.astype(m.dtype) if is_inexact(m) else jnp.zeros_like(m),
-            centre,
-            sums,
-        )
+        return jax.tree.map(lambda m, s: s.astype(m.dtype), centre, sums)
 
 
 def _added(weights: jax.Array, total: jax.Array, offsets: jax.Array) -> jax.Array:
-    if not is_inexact(offsets):
-        return total
     return total + jnp.tensordot(
         weights.astype(total.dtype),
         offsets.astype(total.dtype),
@@ -97,8 +90,8 @@ def stored(offsets: PyTree, number: int, batch_size: int | None = None) -> Candi
 
 
 def displaced(centre: PyTree, offset: PyTree) -> PyTree:
-    """The candidate μ + δ; integer leaves as they are in the centre."""
-    return jax.tree.map(lambda m, d: m + d if is_inexact(m) else m, centre, offset)
+    """The candidate μ + δ."""
+    return jax.tree.map(jnp.add, centre, offset)
 
 
 class Superposition(NamedTuple):
@@ -126,7 +119,7 @@ class Superposition(NamedTuple):
         self,
         key: jax.Array,
         like: PyTree,
-        sigma: chex.Numeric,
+        sigma: PyTree,
         batch_size: int | None,
     ) -> Candidates:
         """The candidates of a key: all offsets, or each drawn when it is needed."""
@@ -136,16 +129,17 @@ class Superposition(NamedTuple):
         return Candidates(jnp.arange(self.num_candidates), offset_of, batch_size)
 
     def offset(
-        self, key: jax.Array, like: PyTree, sigma: chex.Numeric, k: jax.Array
+        self, key: jax.Array, like: PyTree, sigma: PyTree, k: jax.Array
     ) -> PyTree:
         """The offset δ_k of one candidate, a pytree like the parameters."""
         k = k - int(self.keeps_centre)
         mirrored = k >= self.num_drawn
         unit = jnp.where(mirrored, k - self.num_drawn, k)
         sign = jnp.where(mirrored, -1, 1) * jnp.where(k < 0, 0, 1)
-        return _scaled(sigma * sign, self._direction(key, like, jnp.maximum(unit, 0)))
+        direction = self._direction(key, like, jnp.maximum(unit, 0))
+        return _scaled(jax.tree.map(lambda s: s * sign, sigma), direction)
 
-    def offsets(self, key: jax.Array, like: PyTree, sigma: chex.Numeric) -> PyTree:
+    def offsets(self, key: jax.Array, like: PyTree, sigma: PyTree) -> PyTree:
         """All offsets, leading axis K; each direction is drawn once."""
         drawn = jax.vmap(partial(self._direction, key, like))(
             jnp.arange(self.num_drawn)
@@ -153,8 +147,6 @@ class Superposition(NamedTuple):
         num_mirrored = self.num_candidates - self.keeps_centre - self.num_drawn
 
         def arranged(z):
-            if not is_inexact(z):
-                return jnp.zeros((self.num_candidates,), z.dtype)
             centre = jnp.zeros((int(self.keeps_centre), *z.shape[1:]), z.dtype)
             return jnp.concatenate([centre, z, -z[:num_mirrored]])
 
@@ -164,8 +156,10 @@ class Superposition(NamedTuple):
         return direction_like(key, like, self.directions, unit, self.num_drawn)
 
 
-def _scaled(factor: chex.Numeric, tree: PyTree) -> PyTree:
-    """``factor · leaf`` in the dtype of each leaf that moves."""
-    return jax.tree.map(
-        lambda z: jnp.asarray(factor).astype(z.dtype) * z if is_inexact(z) else z, tree
-    )
+def _scaled(sigma: PyTree, directions: PyTree) -> PyTree:
+    """σ z in the dtype of z."""
+
+    def scaled(z, s):
+        return jnp.asarray(s).astype(z.dtype) * z
+
+    return jax.tree.map(scaled, directions, jax.tree.broadcast(sigma, directions))

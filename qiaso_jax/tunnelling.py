@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import optax
 
 from qiaso_jax import _arguments
-from qiaso_jax._trees import is_inexact
 from qiaso_jax.directions import direction_like
 
 # g of T(θ) = γ g(αℓ): the one that the paper prints falls with the loss.
@@ -70,8 +69,6 @@ class Tunnelling(NamedTuple):
             noise = direction_like(noise_key, offsets, "gaussian", jnp.int32(0), 1)
 
             def move(offset, noise):
-                if not is_inexact(offset):
-                    return offset
                 each = factor.reshape(-1, *[1] * (offset.ndim - 1))
                 return offset + each.astype(offset.dtype) * noise
 

@@ -16,16 +16,19 @@ from qiaso_jax import _arguments, _trees, amplitudes
 from qiaso_jax import collapse as readouts
 from qiaso_jax._arguments import PyTree, ScalarOrSchedule
 from qiaso_jax._transformation import Kernel, Told, algorithm, transformation
+from qiaso_jax._trees import Mask
 from qiaso_jax.amplitudes import Scaling
 from qiaso_jax.collapse import Readout, at_multiples
 from qiaso_jax.evaluation import asked_arrays, evaluated
+from qiaso_jax.losses import Losses, measured
+from qiaso_jax.spread import check_sigma, spread, unresolved
 from qiaso_jax.superposition import Candidates, Superposition, stored
 from qiaso_jax.tunnelling import Tunnelling, gaussian_tunnelling
 
 
 def qiaso(
     num_candidates: int = 30,
-    sigma: ScalarOrSchedule = 0.02,
+    sigma: ScalarOrSchedule | PyTree = 0.02,
     eta: ScalarOrSchedule = 1.0,
     *,
     kl_strength: chex.Numeric | None = 1.0,
@@ -35,6 +38,8 @@ def qiaso(
     collapse_every: int = 1,
     tunnelling: Tunnelling | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    mask: Mask = None,
+    has_aux: bool = False,
     candidate_batch_size: int | None = None,
     key: Any = 0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -68,7 +73,10 @@ def qiaso(
     Args:
       num_candidates: K ≥ 1.
       sigma: σ > 0, the standard deviation of an offset in units of a weight; a float
-        or an optax schedule over updates.
+        or an optax schedule over updates, ``relative(...)`` for one in units of a
+        leaf's own size, or a pytree (prefix) of these and of arrays with one number per
+        weight. In half precision σ must be above the resolution of the weights:
+        ``info.unresolved`` says of how many it is not.
       eta: inverse temperature η ≥ 0, in units of 1 / scaled loss; a float or a
         schedule. A temperature annealed exponentially is
         ``optax.exponential_decay(1 / T_0, steps, 1 / rate, end_value=...)``.
@@ -86,6 +94,13 @@ def qiaso(
       tunnelling: ``gaussian_tunnelling(...)``, or ``None``.
       optimizer: an optax optimizer that is fed with minus the displacement as a
         pseudo-gradient, on collapse; ``optax.sgd(1.0)`` is the same as ``None``.
+      mask: which leaves move: a pytree (prefix) of booleans, or a function of the
+        parameters that returns one. ``value_fn`` sees the others as they are; they are
+        not perturbed, stored or moved.
+      has_aux: whether ``value_fn`` returns ``(loss, aux)``; what it returns at the
+        centre comes back as ``state.aux``, for one more evaluation. As only the first
+        step finds out what ``aux`` is, the second compiles anew, and the first must be
+        outside of a ``lax.scan``.
       candidate_batch_size: how many candidates are evaluated at a time. ``None`` for
         all; otherwise, with neither tunnelling nor stored offsets
         (``collapse_every=1``), memory does not grow with K.
@@ -129,13 +144,19 @@ def qiaso(
       Sajjad and AL Sobhi, The quantum-inspired adaptive superposition optimization for
       neural network training, AIMS Mathematics 2026.
     """
+    _arguments.static(
+        num_candidates=num_candidates,
+        collapse_every=collapse_every,
+        antithetic=antithetic,
+        candidate_batch_size=candidate_batch_size,
+    )
     num_candidates = _arguments.positive_int("num_candidates", num_candidates)
     collapse_every = _arguments.positive_int("collapse_every", collapse_every)
     if candidate_batch_size is not None:
         candidate_batch_size = _arguments.positive_int(
             "candidate_batch_size", candidate_batch_size
         )
-    _arguments.scalar_or_schedule("sigma", sigma, above=0)
+    check_sigma(sigma)
     _arguments.scalar_or_schedule("eta", eta, at_least=0)
     if kl_strength is not None:
         _arguments.scalar("kl_strength", kl_strength, above=0)
@@ -156,7 +177,7 @@ def qiaso(
         tunnelling,
         candidate_batch_size,
     )
-    return transformation(algorithm(KERNEL, settings, optimizer, key))
+    return transformation(algorithm(KERNEL, settings, optimizer, key, mask, has_aux))
 
 
 class QIASOInfo(NamedTuple):
@@ -176,6 +197,10 @@ class QIASOInfo(NamedTuple):
       effective_candidates: 1 / Σ p², between 1 and K.
       num_nonfinite: candidates of this step whose loss was NaN or infinite.
       num_skipped: steps so far that did nothing, as no candidate had a finite loss.
+      num_flat: collapses so far that moved nothing, as no loss had told the candidates
+        apart: losses that differ by less than 4 eps max |L| count as equal.
+      unresolved: the share of weights that an offset of σ leaves as they are, since it
+        is below the resolution of their dtype.
       collapsed: whether the centre moved.
       num_tunnelled: candidates that tunnelled at the end of this step.
     """
@@ -188,6 +213,8 @@ class QIASOInfo(NamedTuple):
     effective_candidates: jax.Array
     num_nonfinite: jax.Array
     num_skipped: jax.Array
+    num_flat: jax.Array
+    unresolved: jax.Array
     collapsed: jax.Array
     num_tunnelled: jax.Array
 
@@ -203,6 +230,7 @@ class QIASOState(NamedTuple):
       log_amplitudes: log p, shape ``[K]``, normalised: logsumexp(log p) = 0.
       opt_state: state of the ``optimizer`` that is fed with the displacement.
       info: the report on the last step.
+      aux: what ``value_fn`` returned beside the loss, with ``has_aux=True``.
     """
 
     step: jax.Array
@@ -211,13 +239,14 @@ class QIASOState(NamedTuple):
     log_amplitudes: jax.Array
     opt_state: PyTree
     info: QIASOInfo
+    aux: PyTree = ()
 
 
 class Settings(NamedTuple):
     """The arguments of ``qiaso``, checked."""
 
     superposition: Superposition
-    sigma: ScalarOrSchedule
+    sigma: ScalarOrSchedule | PyTree
     eta: ScalarOrSchedule
     kl_strength: chex.Numeric | None
     scale: Scaling
@@ -255,6 +284,7 @@ def init(settings: Settings, key: jax.Array, params: PyTree) -> QIASOState:
         opt_state=(),
         info=QIASOInfo(
             **amplitudes.before_losses(num_candidates, dtype),
+            unresolved=jnp.zeros((), jnp.float32),
             collapsed=jnp.zeros((), bool),
             num_tunnelled=jnp.zeros((), jnp.int32),
         ),
@@ -268,12 +298,11 @@ def ask(
     superposition = settings.superposition
     prepare_key, collapse_key, tunnel_key = keys
     if settings.stores_candidates:
-        _trees.check_same_structure("state.candidates", state.candidates, centre)
         candidates = stored(
             state.candidates, superposition.num_candidates, settings.batch_size
         )
     else:
-        sigma = _arguments.at_step(settings.sigma, state.step)
+        sigma = spread(settings.sigma, state.step, centre)
         candidates = superposition.candidates(
             prepare_key, centre, sigma, settings.batch_size
         )
@@ -285,32 +314,39 @@ def tell(
     state: QIASOState,
     centre: PyTree,
     asked: Asked,
-    losses: jax.Array,
+    losses: jax.Array | Losses,
 ) -> Told:
     """Amplifies, collapses and tunnels."""
-    losses = losses.astype(state.log_amplitudes.dtype)
+    losses = measured(losses, state.log_amplitudes.dtype)
     log_amplitudes, informed, info = _amplify(settings, state, losses)
     collapses, (displacement, offsets, log_p) = _collapse(
         settings, state, centre, asked, log_amplitudes
     )
     num_tunnelled = jnp.zeros((), jnp.int32)
     if settings.tunnelling is not None:
-        seen = jnp.where(collapses, info.expected_loss, losses)
+        seen = jnp.where(collapses, info.expected_loss, losses.value)
         offsets, num_tunnelled = settings.tunnelling.jump(
             asked.tunnel_key, state.step, offsets, log_p, seen
         )
-    moves = collapses & informed
-    info = info._replace(collapsed=moves, num_tunnelled=num_tunnelled)
+    # The first one stands for all: they are as prepared where they are equal.
+    flat = jnp.all(log_amplitudes == log_amplitudes[0])
+    sigma = spread(settings.sigma, state.step, centre)
+    info = info._replace(
+        collapsed=collapses & informed & ~flat,
+        num_tunnelled=num_tunnelled,
+        unresolved=unresolved(centre, sigma),
+    )
     return Told(
         gradient=optax.tree.scale(-1, displacement),
-        moves=moves,
+        collapses=collapses,
         informed=informed,
+        flat=flat,
         state=state._replace(candidates=offsets, log_amplitudes=log_p, info=info),
     )
 
 
 def _amplify(
-    settings: Settings, state: QIASOState, losses: jax.Array
+    settings: Settings, state: QIASOState, losses: Losses
 ) -> tuple[jax.Array, jax.Array, QIASOInfo]:
     """Eq 5, 16 and 30, or Eq 19 without a prior; log p, whether it moved, a report."""
     prior = state.log_amplitudes
@@ -319,20 +355,19 @@ def _amplify(
         prior = amplitudes.uniform(prior.shape[0], prior.dtype)
     else:
         rate = rate / settings.kl_strength
-    scaled_losses = settings.scale(losses)
+    values = losses.value
+    scaled_losses = amplitudes.scaled(settings.scale, losses)
     _, log_amplitudes, informed = amplitudes.reweighted(
-        prior, losses, scaled_losses, rate
+        prior, values, scaled_losses, rate
     )
     log_amplitudes = jnp.where(informed, log_amplitudes, state.log_amplitudes)
-    known = jnp.where(jnp.isfinite(scaled_losses), losses, jnp.nan)
+    known = jnp.where(jnp.isfinite(scaled_losses), values, jnp.inf)
     before, _ = amplitudes.restrict(state.log_amplitudes, known)
-    measured = amplitudes.measure(
-        before, log_amplitudes, losses, scaled_losses, informed
-    )
-    finite = jnp.isfinite(losses)
+    report = amplitudes.measure(before, log_amplitudes, values, scaled_losses, informed)
+    finite = jnp.isfinite(values)
     info = state.info._replace(
-        **measured._asdict(),
-        best_loss=jnp.min(losses, where=finite, initial=jnp.inf),
+        **report._asdict(),
+        best_loss=jnp.min(values, where=finite, initial=jnp.inf),
         num_nonfinite=jnp.sum(~finite, dtype=jnp.int32),
     )
     return log_amplitudes, informed, info
@@ -365,8 +400,7 @@ def _stored(
 ) -> PyTree:
     if not settings.stores_candidates:
         return ()
-    sigma = _arguments.at_step(settings.sigma, step)
-    return settings.superposition.offsets(key, like, sigma)
+    return settings.superposition.offsets(key, like, spread(settings.sigma, step, like))
 
 
 KERNEL = Kernel(

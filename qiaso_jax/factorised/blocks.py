@@ -14,17 +14,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from qiaso_jax._arguments import PyTree
-from qiaso_jax._trees import is_inexact
 from qiaso_jax.resampling import systematic_draws
 
 GRANULARITIES = ("element", "leaf")
 
 
 def block_shape(leaf: Any, granularity: str) -> tuple[int, int]:
-    """How many blocks a leaf has, and of how many weights; none for integers."""
+    """How many blocks a leaf has, and of how many weights."""
     size = math.prod(leaf.shape)
-    if not is_inexact(leaf):
-        return 0, 1
     return (size, 1) if granularity == "element" else (1, size)
 
 
@@ -57,8 +54,6 @@ def mean_offset(
     """
 
     def of_leaf(leaf, offsets, weights):
-        if not is_inexact(leaf):
-            return jnp.zeros_like(leaf)
         dtype = jnp.promote_types(leaf.dtype, weights.dtype)
         values = offsets.reshape(offsets.shape[0], *block_shape(leaf, granularity))
         total = jnp.sum(weights.T[:, :, None].astype(dtype) * values, axis=0)
@@ -80,8 +75,6 @@ def configured_offset(
     """
 
     def of_leaf(leaf, offsets, chosen):
-        if not is_inexact(leaf):
-            return jnp.zeros_like(leaf)
         values = offsets.reshape(offsets.shape[0], *block_shape(leaf, granularity))
         taken = jnp.take_along_axis(values, chosen[None, :, None], axis=0)
         return taken.reshape(leaf.shape)

@@ -6,6 +6,7 @@ configurations of all blocks are drawn and credited, is in ``blocks``.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from qiaso_jax import _arguments, _trees, amplitudes
 from qiaso_jax import collapse as readouts
 from qiaso_jax._arguments import PyTree, ScalarOrSchedule
 from qiaso_jax._transformation import Kernel, Told, algorithm, transformation
+from qiaso_jax._trees import Mask
 from qiaso_jax.amplitudes import Scaling
 from qiaso_jax.collapse import Readout, at_multiples
 from qiaso_jax.evaluation import asked_arrays, evaluated
@@ -27,12 +29,14 @@ from qiaso_jax.factorised.blocks import (
     mean_offset,
     stratified_draws,
 )
+from qiaso_jax.losses import Losses, measured
+from qiaso_jax.spread import check_sigma, spread, unresolved
 from qiaso_jax.superposition import Candidates, Superposition
 
 
 def factorised_qiaso(
     num_candidates: int = 30,
-    sigma: ScalarOrSchedule = 0.02,
+    sigma: ScalarOrSchedule | PyTree = 0.02,
     eta: ScalarOrSchedule = 1.0,
     *,
     granularity: Literal["element", "leaf"] = "element",
@@ -41,6 +45,8 @@ def factorised_qiaso(
     collapse: Literal["expectation", "best", "sample"] | Callable = "expectation",
     collapse_every: int = 1,
     optimizer: optax.GradientTransformation | None = None,
+    mask: Mask = None,
+    has_aux: bool = False,
     candidate_batch_size: int | None = None,
     key: Any = 0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -92,7 +98,10 @@ def factorised_qiaso(
     Args:
       num_candidates: K ≥ 1, the number of values of a block.
       sigma: σ > 0, the standard deviation of an offset in units of a weight; a float
-        or an optax schedule over updates.
+        or an optax schedule over updates, ``relative(...)`` for one in units of a
+        leaf's own size, or a pytree (prefix) of these and of arrays with one number per
+        weight. In half precision σ must be above the resolution of the weights:
+        ``info.unresolved`` says of how many it is not.
       eta: inverse temperature η ≥ 0, in units of 1 / scaled loss; a float or a
         schedule.
       granularity: what a block is: ``"element"``, each weight, or ``"leaf"``, each
@@ -107,6 +116,13 @@ def factorised_qiaso(
       collapse_every: number of updates from one collapse to the next.
       optimizer: an optax optimizer that is fed with minus the displacement as a
         pseudo-gradient, on collapse; ``optax.sgd(1.0)`` is the same as ``None``.
+      mask: which leaves move: a pytree (prefix) of booleans, or a function of the
+        parameters that returns one. ``value_fn`` sees the others as they are; they are
+        not perturbed, stored or moved.
+      has_aux: whether ``value_fn`` returns ``(loss, aux)``; what it returns at the
+        centre comes back as ``state.aux``, for one more evaluation. As only the first
+        step finds out what ``aux`` is, the second compiles anew, and the first must be
+        outside of a ``lax.scan``.
       candidate_batch_size: how many evaluations are made at a time. ``None`` for all,
         which takes K · N · N numbers where N weights are evaluated exactly.
       key: seed or PRNG key.
@@ -151,6 +167,12 @@ def factorised_qiaso(
       three methods for selecting values of input variables in the analysis of output
       from a computer code, Technometrics 1979 (Latin hypercubes).
     """
+    _arguments.static(
+        num_candidates=num_candidates,
+        num_measurements=num_measurements,
+        collapse_every=collapse_every,
+        candidate_batch_size=candidate_batch_size,
+    )
     num_candidates = _arguments.positive_int("num_candidates", num_candidates)
     collapse_every = _arguments.positive_int("collapse_every", collapse_every)
     if num_measurements is not None:
@@ -159,7 +181,7 @@ def factorised_qiaso(
         candidate_batch_size = _arguments.positive_int(
             "candidate_batch_size", candidate_batch_size
         )
-    _arguments.scalar_or_schedule("sigma", sigma, above=0)
+    check_sigma(sigma)
     _arguments.scalar_or_schedule("eta", eta, at_least=0)
     _arguments.one_of("granularity", granularity, GRANULARITIES)
     readout = readouts.readout(collapse)
@@ -174,7 +196,7 @@ def factorised_qiaso(
         collapse_every,
         candidate_batch_size,
     )
-    return transformation(algorithm(KERNEL, settings, optimizer, key))
+    return transformation(algorithm(KERNEL, settings, optimizer, key, mask, has_aux))
 
 
 class FactorisedInfo(NamedTuple):
@@ -194,6 +216,10 @@ class FactorisedInfo(NamedTuple):
       effective_candidates: mean of 1 / Σ p_i², between 1 and K.
       num_nonfinite: evaluations of this step that were NaN or infinite.
       num_skipped: steps so far that did nothing, as no evaluation was finite.
+      num_flat: collapses so far that moved nothing, as no loss had told any two values
+        of a block apart: losses that differ by less than 4 eps max |L| count as equal.
+      unresolved: the share of weights that an offset of σ leaves as they are, since it
+        is below the resolution of their dtype.
       collapsed: whether the centre moved.
     """
 
@@ -205,6 +231,8 @@ class FactorisedInfo(NamedTuple):
     effective_candidates: jax.Array
     num_nonfinite: jax.Array
     num_skipped: jax.Array
+    num_flat: jax.Array
+    unresolved: jax.Array
     collapsed: jax.Array
 
 
@@ -219,6 +247,7 @@ class FactorisedState(NamedTuple):
       log_amplitudes: log p_ik, shape ``[blocks, K]``, each row normalised.
       opt_state: state of the ``optimizer`` that is fed with the displacement.
       info: the report on the last step.
+      aux: what ``value_fn`` returned beside the loss, with ``has_aux=True``.
     """
 
     step: jax.Array
@@ -227,13 +256,14 @@ class FactorisedState(NamedTuple):
     log_amplitudes: jax.Array
     opt_state: PyTree
     info: FactorisedInfo
+    aux: PyTree = ()
 
 
 class Settings(NamedTuple):
     """The arguments of ``factorised_qiaso``, checked."""
 
     superposition: Superposition
-    sigma: ScalarOrSchedule
+    sigma: ScalarOrSchedule | PyTree
     eta: ScalarOrSchedule
     granularity: str
     num_measurements: int | None
@@ -277,6 +307,7 @@ def init(settings: Settings, key: jax.Array, params: PyTree) -> FactorisedState:
         opt_state=(),
         info=FactorisedInfo(
             **amplitudes.before_losses(num_candidates, dtype),
+            unresolved=jnp.zeros((), jnp.float32),
             collapsed=jnp.zeros((), bool),
         ),
     )
@@ -288,10 +319,8 @@ def ask(
     """The configurations: of each value for itself, or drawn from the product."""
     prepare_key, measure_key, collapse_key = keys
     offsets = state.candidates
-    if settings.collapse_every > 1:
-        _trees.check_same_structure("state.candidates", offsets, centre)
-    else:
-        sigma = _arguments.at_step(settings.sigma, state.step)
+    if settings.collapse_every == 1:
+        sigma = spread(settings.sigma, state.step, centre)
         offsets = settings.superposition.offsets(prepare_key, centre, sigma)
     if settings.num_measurements is None:
         draws = None
@@ -329,8 +358,6 @@ def _each_value(
 
 
 def _with_expectation(offsets: jax.Array, expected: jax.Array) -> jax.Array:
-    if not _trees.is_inexact(expected):
-        return offsets
     return jnp.concatenate([offsets, expected[None]])
 
 
@@ -339,23 +366,30 @@ def tell(
     state: FactorisedState,
     centre: PyTree,
     asked: Asked,
-    losses: jax.Array,
+    losses: jax.Array | Losses,
 ) -> Told:
     """Credits the values with their losses; amplifies and collapses every block."""
     prior = state.log_amplitudes
-    losses = losses.astype(prior.dtype)
+    losses = measured(losses, prior.dtype)
     credited, scaled_losses = _credited(settings, asked, losses, prior)
     rate = _arguments.at_step(settings.eta, state.step)
     reweighted = jax.vmap(amplitudes.reweighted, in_axes=(0, 0, 0, None))
     log_prior, log_amplitudes, informed = reweighted(
         prior, credited, scaled_losses, rate
     )
+    # The first value stands for all: they are as prepared where they are equal.
+    flat = jnp.all(log_amplitudes == log_amplitudes[:, :1], axis=1)
+
+    moving = informed & ~flat
 
     def collapse_now():
         keys = jax.random.split(asked.collapse_key, prior.shape[0])
         weights = jax.vmap(settings.readout)(keys, log_amplitudes)
         displacement = mean_offset(
-            weights * informed[:, None], asked.offsets, centre, settings.granularity
+            weights * moving[:, None],
+            asked.offsets,
+            centre,
+            settings.granularity,
         )
         prepared = _stored(settings, asked.prepare_key, centre, state.step + 1)
         return displacement, prepared, _uniform(settings, centre)
@@ -366,37 +400,41 @@ def tell(
     collapses, (displacement, offsets, log_p) = at_multiples(
         settings.collapse_every, state.step, collapse_now, keep
     )
-    measured = jax.vmap(amplitudes.measure)(
+    report = jax.vmap(amplitudes.measure)(
         log_prior, log_amplitudes, credited, scaled_losses, informed
     )
     any_informed = jnp.any(informed)
-    moves = collapses & any_informed
-    finite = jnp.isfinite(losses)
+    all_flat = jnp.all(flat)
+    finite = jnp.isfinite(losses.value)
+    sigma = spread(settings.sigma, state.step, centre)
     info = state.info._replace(
-        **_mean(measured, informed)._asdict(),
-        best_loss=jnp.min(losses, where=finite, initial=jnp.inf),
+        **_mean(report, informed)._asdict(),
+        best_loss=jnp.min(losses.value, where=finite, initial=jnp.inf),
         num_nonfinite=jnp.sum(~finite, dtype=jnp.int32),
-        collapsed=moves,
+        unresolved=unresolved(centre, sigma),
+        collapsed=collapses & any_informed & ~all_flat,
     )
     return Told(
         gradient=optax.tree.scale(-1, displacement),
-        moves=moves,
+        collapses=collapses,
         informed=any_informed,
+        flat=all_flat,
         state=state._replace(candidates=offsets, log_amplitudes=log_p, info=info),
     )
 
 
 def _credited(
-    settings: Settings, asked: Asked, losses: jax.Array, prior: jax.Array
+    settings: Settings, asked: Asked, losses: Losses, prior: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The losses of all values of all blocks and these scaled, ``[blocks, K]`` each."""
+    scaled = partial(amplitudes.scaled, settings.scale)
     if asked.draws is None:
-        credited = losses.reshape(prior.shape)
-        return credited, jax.vmap(settings.scale)(credited)
+        of_blocks = jax.tree.map(lambda x: x.reshape(prior.shape), losses)
+        return of_blocks.value, jax.vmap(scaled)(of_blocks)
     num_candidates = prior.shape[1]
-    scaled = jnp.where(jnp.isfinite(losses), settings.scale(losses), jnp.inf)
-    credited = credited_losses(losses, asked.draws, num_candidates)
-    return credited, credited_losses(scaled, asked.draws, num_candidates)
+    known = jnp.where(jnp.isfinite(losses.value), scaled(losses), jnp.inf)
+    credited = credited_losses(losses.value, asked.draws, num_candidates)
+    return credited, credited_losses(known, asked.draws, num_candidates)
 
 
 def _mean(measured: amplitudes.Measured, informed: jax.Array) -> amplitudes.Measured:
@@ -419,8 +457,7 @@ def _stored(
 ) -> PyTree:
     if settings.collapse_every == 1:
         return ()
-    sigma = _arguments.at_step(settings.sigma, step)
-    return settings.superposition.offsets(key, like, sigma)
+    return settings.superposition.offsets(key, like, spread(settings.sigma, step, like))
 
 
 KERNEL = Kernel(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qiaso_jax._arguments import PyTree, accepted_arguments
+from qiaso_jax._arguments import PyTree
 from qiaso_jax.program.axes import ExampleAxis
 from qiaso_jax.program.equations import Program, variables_of
 from qiaso_jax.program.flatten import flatten
@@ -71,6 +71,11 @@ def checked_argnames(batch_argnames: Any) -> BatchArgnames:
     return batch_argnames
 
 
+def path_name(path: Any) -> str:
+    """The keys of a parameter, joined by slashes."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
 class _Argument(NamedTuple):
     name: str
     value: Any
@@ -88,7 +93,7 @@ def bind_model(
     Args:
       value_fn: ``(params, **kwargs) -> [B]``.
       params: a pytree of arrays.
-      kwargs: those that its signature does not name are left out.
+      kwargs: what it takes.
       batch_argnames: names of those that carry the batch, along their first axes or
         the ones named; ``None`` for all whose arrays have B as the length of their
         first axes, as far as the function can be traced so.
@@ -104,7 +109,7 @@ def bind_model(
     # As under jit: NumPy takes no indices that are traced, and has other dtypes.
     kwargs = jax.tree.map(
         lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x,
-        accepted_arguments(value_fn, kwargs),
+        kwargs,
     )
     size = _number_of_examples(value_fn, params, kwargs)
     flat, argsdef = jax.tree.flatten(kwargs)
@@ -133,10 +138,7 @@ def bind_model(
         return Model(
             losses=losses,
             leaves=[leaf for _, leaf in leaves_with_paths],
-            paths=[
-                jax.tree_util.keystr(path, simple=True, separator="/")
-                for path, _ in leaves_with_paths
-            ],
+            paths=[path_name(path) for path, _ in leaves_with_paths],
             batch=[x for a, x in zip(axes, flat, strict=True) if a is not None],
             axes=[a for a in axes if a is not None],
             size=size,

@@ -16,12 +16,15 @@ from jaxtyping import Array, Bool, Float
 from qiaso_jax import _arguments, _trees, amplitudes
 from qiaso_jax._arguments import PyTree, ScalarOrSchedule
 from qiaso_jax._transformation import Kernel, Told, algorithm, transformation
+from qiaso_jax._trees import Mask
 from qiaso_jax.directions import REACH
 from qiaso_jax.evaluation import Objective
+from qiaso_jax.losses import Losses, measured
 from qiaso_jax.node_space.examples import BatchArgnames, bind_model, checked_argnames
 from qiaso_jax.node_space.pairs import Pairs
 from qiaso_jax.node_space.spaces import Space, analyse, checked_space
 from qiaso_jax.node_space.superposed import Superposed, number_drawn, superpose
+from qiaso_jax.spread import check_sigma
 
 _MINIBATCHES_AT_A_TIME = 4
 """Pairs are evaluated together for this many times the minibatch's examples at most."""
@@ -39,6 +42,8 @@ def node_qiaso(
     candidate_batch_size: int | None = None,
     batch_argnames: BatchArgnames = None,
     space: Space = "auto",
+    mask: Mask = None,
+    has_aux: bool = False,
     key: Any = 0,
     noise: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -118,6 +123,12 @@ def node_qiaso(
         weights, of every example for itself; "weights": to the weights, of all
         examples alike; "auto": of those that are right, the one of less variance for
         each site; or a mapping of the paths that ``node_sites`` lists to these.
+      mask: which leaves move: a pytree (prefix) of booleans, or a function of the
+        parameters that returns one. ``value_fn`` sees the others as they are.
+      has_aux: whether ``value_fn`` returns ``(losses, aux)``; what it returns at the
+        centre comes back as ``state.aux``, for one more evaluation. As only the first
+        step finds out what ``aux`` is, the second compiles anew, and the first must be
+        outside of a ``lax.scan``.
       key: an int or a PRNG key.
       noise: the former name of ``directions``.
 
@@ -163,6 +174,12 @@ def node_qiaso(
       neural network training, AIMS Mathematics 2026. Perturbing nodes: Widrow and
       Lehr, 30 years of adaptive neural networks, Proceedings of the IEEE 1990.
     """
+    _arguments.static(
+        num_candidates=num_candidates,
+        examples=examples,
+        candidate_batch_size=candidate_batch_size,
+        reactive_only=reactive_only,
+    )
     num_candidates = _arguments.positive_int("num_candidates", num_candidates)
     if num_candidates % 2:
         raise ValueError(
@@ -170,6 +187,8 @@ def node_qiaso(
             f"got {num_candidates}."
         )
     _arguments.scalar_or_schedule("sigma", sigma, above=0)
+    if callable(sigma):
+        check_sigma(sigma)
     _arguments.scalar_or_schedule("eta", eta, at_least=0)
     _arguments.transformation("optimizer", optimizer)
     if examples is not None:
@@ -198,7 +217,7 @@ def node_qiaso(
         checked_argnames(batch_argnames),
         checked_space(space),
     )
-    return transformation(algorithm(KERNEL, settings, optimizer, key))
+    return transformation(algorithm(KERNEL, settings, optimizer, key, mask, has_aux))
 
 
 class NodeInfo(NamedTuple):
@@ -219,6 +238,8 @@ class NodeInfo(NamedTuple):
       effective_candidates: mean of 1 / Σ p_n², between 1 and K.
       num_nonfinite: losses that were NaN or infinite, of K per example.
       num_skipped: steps so far that did nothing, as no loss was finite.
+      num_flat: steps so far that moved nothing, as the candidates of every example had
+        equal losses.
     """
 
     expected_loss: jax.Array
@@ -229,6 +250,7 @@ class NodeInfo(NamedTuple):
     effective_candidates: jax.Array
     num_nonfinite: jax.Array
     num_skipped: jax.Array
+    num_flat: jax.Array
 
 
 class NodeState(NamedTuple):
@@ -241,12 +263,14 @@ class NodeState(NamedTuple):
       key: raw uint32 data of the PRNG key of the next step.
       opt_state: state of the ``optimizer`` that the pseudo-gradient is handed to.
       info: the report on the last step.
+      aux: what ``value_fn`` returned beside the losses, with ``has_aux=True``.
     """
 
     step: jax.Array
     key: jax.Array
     opt_state: PyTree
     info: NodeInfo
+    aux: PyTree = ()
 
 
 class Settings(NamedTuple):
@@ -335,7 +359,7 @@ def evaluate(
     def losses_of_pair(sources, pair):
         feeds = [n.feed(s, pair) for n, s in zip(noises, sources, strict=True)]
         signed = jax.vmap(lambda sign: superposed.losses(feeds, pair, sign))
-        return signed(jnp.array([1, -1], jnp.int8)).astype(asked.sigma.dtype)
+        return signed(jnp.array([1, -1], jnp.int8))
 
     return Evaluated(superposed, pairs, pairs.map(losses_of_pair))
 
@@ -352,7 +376,7 @@ def tell(
     superposed, pairs, losses = evaluated
     share = superposed.share
     amplified = amplify(losses, asked.eta, share)
-    weights = pair_weights(losses, amplified, asked.eta, asked.sigma, share)
+    weights = pair_weights(amplified, asked.eta, asked.sigma, share)
 
     def add_pair(totals, sources, pair, weight):
         return [
@@ -360,14 +384,14 @@ def tell(
             for n, total, source in zip(pairs.noises, totals, sources, strict=True)
         ]
 
-    zeros = [n.zero(losses.dtype) for n in pairs.noises]
+    zeros = [n.zero(weights.dtype) for n in pairs.noises]
     gradients = superposed.gradients(pairs.sum(add_pair, zeros, weights))
-    informed = jnp.any(jnp.isfinite(losses))
     return Told(
         gradient=jax.tree.unflatten(jax.tree.structure(centre), gradients),
-        moves=informed,
-        informed=informed,
-        state=state._replace(info=_info(state, superposed, losses, amplified)),
+        collapses=jnp.asarray(True),
+        informed=jnp.any(amplified.informed),
+        flat=jnp.all(amplified.losses.equal),
+        state=state._replace(info=_info(state, superposed, amplified)),
     )
 
 
@@ -375,6 +399,7 @@ class Amplified(NamedTuple):
     """The amplitudes of every example.
 
     Attributes:
+      losses: of the candidates of every example, shape ``[K, b]``.
       log_prior: uniform over the candidates with a loss, shape ``[K, b]``.
       log_p: log p_n after the step, shape ``[K, b]``.
       scaled_losses: (L − L̄)/s, shape ``[K, b]``.
@@ -382,6 +407,7 @@ class Amplified(NamedTuple):
       informed: whether an example has any candidate with a loss, shape ``[b]``.
     """
 
+    losses: Losses
     log_prior: Float[Array, "K b"]
     log_p: Float[Array, "K b"]
     scaled_losses: Float[Array, "K b"]
@@ -402,16 +428,15 @@ def amplify(
     Returns:
       The amplitudes; K = 2 P. An example that lost all candidates keeps the prior.
     """
-    losses = losses.reshape(-1, losses.shape[-1])
-    centred, unit = amplitudes.shared_zscore(losses, share)
-    scaled_losses = centred / unit
-    log_prior, informed = amplitudes.uniform_over_known(losses)
+    each = measured(losses.reshape(-1, losses.shape[-1]), eta.dtype)
+    apart = jnp.where(each.equal[None], each.excess * 0, each.excess)
+    scaled_losses, unit = amplitudes.shared_zscore(apart, share)
+    log_prior, informed = amplitudes.uniform_over_known(each.value)
     log_p = amplitudes.amplify(log_prior, scaled_losses, eta)
-    return Amplified(log_prior, log_p, scaled_losses, unit, informed)
+    return Amplified(each, log_prior, log_p, scaled_losses, unit, informed)
 
 
 def pair_weights(
-    losses: Float[Array, "P 2 b"],
     amplified: Amplified,
     eta: Float[Array, ""],
     sigma: Float[Array, ""],
@@ -422,7 +447,6 @@ def pair_weights(
     They have the scale of a gradient at any η; where it is 0, they are the limit.
 
     Args:
-      losses: L, shape ``[P, 2, b]``.
       amplified: by ``amplify``.
       eta: η ≥ 0.
       sigma: σ.
@@ -431,23 +455,24 @@ def pair_weights(
     Returns:
       Shape ``[P, b]``: the weight in the expected displacement, times the share.
     """
-    p = jnp.exp(amplified.log_p).reshape(losses.shape)
+    num_candidates, size = amplified.log_p.shape
+    p = jnp.exp(amplified.log_p).reshape(-1, 2, size)
+    losses = amplified.losses.value.reshape(-1, 2, size)
     positive = eta > 0
     per_unit = amplified.unit / (jnp.where(positive, eta, 1) * sigma)
     exponential = (p[:, 0] - p[:, 1]) * per_unit
-    linear = -(losses[:, 0] - losses[:, 1]) / (2 * losses.shape[0] * sigma)
-    linear = jnp.where(jnp.all(jnp.isfinite(losses), axis=1), linear, 0)
+    both = jnp.all(jnp.isfinite(losses), axis=1) & ~amplified.losses.equal[None]
+    known = jnp.where(both[:, None], losses, 0)
+    linear = -(known[:, 0] - known[:, 1]) / (num_candidates * sigma)
     return jnp.where(positive, exponential, linear) * share[None]
 
 
-def _info(
-    state: NodeState, superposed: Superposed, losses: jax.Array, amplified: Amplified
-) -> NodeInfo:
+def _info(state: NodeState, superposed: Superposed, amplified: Amplified) -> NodeInfo:
     """The report; what losses have in common would take the digits of what differs."""
     share, clean = superposed.share, superposed.clean_drawn
-    losses = losses.reshape(-1, losses.shape[-1])
+    losses = amplified.losses.value
     known = jnp.isfinite(losses) & jnp.isfinite(clean)[None]
-    excess = jnp.where(known, losses - clean[None], 0)
+    excess = jnp.where(known, losses, 0) - jnp.where(known, clean[None], 0)
     measured = amplitudes.measure(
         amplified.log_prior,
         amplified.log_p,

@@ -6,8 +6,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from qiaso_jax import _arguments, _trees
 from qiaso_jax._arguments import PyTree
-from qiaso_jax.node_space.examples import BatchArgnames, bind_model, checked_argnames
+from qiaso_jax.evaluation import objective_of_one
+from qiaso_jax.node_space.examples import (
+    BatchArgnames,
+    bind_model,
+    checked_argnames,
+    path_name,
+)
 from qiaso_jax.node_space.scaling import noise_size, path_of
 from qiaso_jax.node_space.spaces import (
     Analysis,
@@ -60,6 +67,7 @@ def node_sites(
     *,
     sigma: float = 0.02,
     space: Space = "auto",
+    mask: _trees.Mask = None,
     batch_argnames: BatchArgnames = None,
     **kwargs: Any,
 ) -> tuple[NodeSite, ...]:
@@ -70,6 +78,7 @@ def node_sites(
       params: a pytree of arrays.
       sigma: reach of the noise, for the count of reactive nodes.
       space: as in ``node_qiaso``.
+      mask: as in ``node_qiaso``.
       batch_argnames: as in ``node_qiaso``.
       **kwargs: those of ``value_fn``, as given to ``update``.
 
@@ -96,8 +105,18 @@ def node_sites(
       in product node 15 5 1.0
       out product node 10 2 2.0
     """
-    params = jax.tree.map(jnp.asarray, params)
-    model = bind_model(value_fn, params, kwargs, checked_argnames(batch_argnames))
+    params = _trees.arrays(params)
+    moves = _trees.moves(params, mask)
+    _trees.check_any(params, moves)
+    accepted = _arguments.accepted_arguments("value_fn", value_fn, kwargs)
+    objective = objective_of_one(value_fn, accepted, params, has_aux=False)
+    assert objective.value_fn is not None
+    model = bind_model(
+        objective.value_fn,
+        _trees.moving(params, moves),
+        objective.kwargs,
+        checked_argnames(batch_argnames),
+    )
     analysis = analyse(model, checked_space(space))
     program, sites = analysis.program, analysis.sites
     in_weights = [i for i, s in enumerate(analysis.spaces) if s == "weights"]
@@ -159,7 +178,27 @@ def node_sites(
                     _why_fixed(program, leaf),
                 )
             )
+    listed += [
+        NodeSite(path_name(path), "weights", "fixed", jnp.size(leaf), 0, 0.0, reason)
+        for path, leaf, reason in _left_out(params, moves)
+    ]
     return tuple(listed)
+
+
+def _left_out(params: PyTree, moves: PyTree) -> list[tuple[Any, Any, str]]:
+    """Paths and leaves of what is no parameter to ``node_qiaso``, and why."""
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    return [
+        (
+            path,
+            leaf,
+            "mask leaves it out"
+            if _trees.is_inexact(leaf)
+            else f"it is of dtype {leaf.dtype}",
+        )
+        for (path, leaf), moves in zip(leaves, jax.tree.leaves(moves), strict=True)
+        if not moves and hasattr(leaf, "dtype")
+    ]
 
 
 def _reason(analysis: Analysis, site: Site, where: str, leaf: int) -> str:
@@ -185,8 +224,6 @@ def _reason(analysis: Analysis, site: Site, where: str, leaf: int) -> str:
 
 def _why_fixed(program: Program, leaf: int) -> str:
     variable = program.inputs[leaf]
-    if not jnp.issubdtype(variable.aval.dtype, jnp.inexact):
-        return f"it is of dtype {variable.aval.dtype}"
     if any(variable in equation.inputs for equation in program.equations):
         return "what it does to the losses is under stop_gradient"
     return "the losses do not depend on it"

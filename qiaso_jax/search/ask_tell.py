@@ -12,6 +12,7 @@ from jax.experimental import io_callback
 
 from qiaso_jax._arguments import PyTree
 from qiaso_jax._transformation import NoCandidates, check_one_algorithm
+from qiaso_jax.losses import told
 
 
 def ask(
@@ -100,10 +101,16 @@ def tell(
     """
     check_one_algorithm("tell", state)
     updates = _updates_or_zeros(updates, params)
-    losses, indices = _checked(losses, indices)
+    if isinstance(losses, jax.core.Tracer):
+        compared = losses
+    else:
+        dtype = optax.tree.get(state, "expected_loss").dtype
+        compared = told(losses, dtype)
     if indices is not None:
-        losses = _in_order(losses, indices, _count(tx, state, params, updates))
-    return _tell(tx, state, params, losses, updates)
+        indices = _checked_indices(indices, len(losses))
+        number = _count(tx, state, params, updates)
+        compared = _in_order(compared, indices, number)
+    return _tell(tx, state, params, compared, updates)
 
 
 def _updates_or_zeros(updates: PyTree | None, params: PyTree) -> Any:
@@ -137,7 +144,7 @@ def _observed(tx) -> tuple[list[Any], Callable[..., Any]]:
 
     def record(candidates):
         io_callback(asked.append, None, candidates)
-        return jnp.zeros(_number_of(candidates, 0))
+        return jnp.zeros(_number_of(candidates))
 
     def step(state, params, updates):
         return tx.update(updates, state, params, candidates_value_fn=record)
@@ -147,21 +154,20 @@ def _observed(tx) -> tuple[list[Any], Callable[..., Any]]:
 
 @partial(jax.jit, static_argnums=0)
 def _tell(tx, state, params, losses, updates):
-    def told(candidates):
-        expected = (_number_of(candidates, losses.size),)
-        if losses.shape != expected:
+    def known(candidates):
+        expected, shape = (_number_of(candidates),), jax.tree.leaves(losses)[0].shape
+        if shape != expected:
             raise ValueError(
                 f"losses must have shape {expected}, one for each candidate, got "
-                f"{losses.shape}; name the candidates in indices if some are missing."
+                f"{shape}; name the candidates in indices if some are missing."
             )
         return losses
 
-    return tx.update(updates, state, params, candidates_value_fn=told)
+    return tx.update(updates, state, params, candidates_value_fn=known)
 
 
-def _number_of(candidates: PyTree, if_empty: int) -> int:
-    leaves = jax.tree.leaves(candidates)
-    return leaves[0].shape[0] if leaves else if_empty
+def _number_of(candidates: PyTree) -> int:
+    return next(x.shape[0] for x in jax.tree.leaves(candidates) if hasattr(x, "shape"))
 
 
 def _count(tx, state, params, updates) -> int:
@@ -173,37 +179,32 @@ def _count(tx, state, params, updates) -> int:
             "for under a wrapper that branches, such as optax.apply_if_finite; give "
             "losses for all candidates in their order, NaN where one is missing."
         ) from error
-    return _number_of(asked, 0)
+    return _number_of(asked)
 
 
-def _checked(losses: Any, indices: Any) -> tuple[jax.Array, np.ndarray | None]:
-    losses = jnp.asarray(losses)
-    if losses.dtype.kind not in "iuf" and not jnp.issubdtype(
-        losses.dtype, jnp.floating
-    ):
-        raise TypeError(f"losses must be real numbers, got dtype {losses.dtype}.")
-    if not jnp.issubdtype(losses.dtype, jnp.floating):
-        losses = losses.astype(jnp.float32)
-    if indices is None:
-        return losses, None
+def _checked_indices(indices: Any, number: int) -> np.ndarray:
     chosen = np.asarray(indices)
     if chosen.dtype.kind not in "iu" and chosen.size:
         raise TypeError(f"indices must be integers, got dtype {chosen.dtype}.")
-    if chosen.shape != losses.shape or chosen.ndim != 1:
+    if chosen.shape != (number,):
         raise ValueError(
             "indices and losses must be lists of the same length, got shapes "
-            f"{chosen.shape} and {losses.shape}."
+            f"{chosen.shape} and {(number,)}."
         )
     if len(np.unique(chosen)) != chosen.size:
         raise ValueError(f"indices must differ, got {chosen.tolist()}.")
-    return losses, chosen.astype(int)
+    return chosen.astype(int)
 
 
-def _in_order(losses: jax.Array, indices: np.ndarray, num_candidates: int) -> jax.Array:
+def _in_order(losses: Any, indices: np.ndarray, num_candidates: int) -> Any:
     """The losses of all candidates, NaN for those that none was told of."""
     if indices.size and not (indices.min() >= 0 and indices.max() < num_candidates):
         raise ValueError(
             f"indices must be from 0 to {num_candidates - 1}, got {indices.tolist()}."
         )
-    missing = jnp.full((num_candidates,), jnp.nan, losses.dtype)
-    return missing.at[indices].set(losses)
+
+    def placed(x):
+        missing = jnp.full((num_candidates,), jnp.nan, x.dtype)
+        return missing.at[indices].set(x)
+
+    return jax.tree.map(placed, losses)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from qiaso_jax._arguments import accepted_arguments
 from qiaso_jax.node_space.examples import (
     bind_model,
     checked_argnames,
@@ -25,7 +26,8 @@ def squares(params, x):
 
 
 def bound(value_fn, names=None, **kwargs):
-    return bind_model(value_fn, W, kwargs, names)
+    taken = accepted_arguments("value_fn", value_fn, kwargs)
+    return bind_model(value_fn, W, taken, names)
 
 
 def silently(value_fn, names=None, **kwargs):

@@ -283,9 +283,7 @@ def test_exponential_weights_tend_to_the_linear_ones():
 
     def weights_and_log_p(losses, eta):
         amplified = amplify(losses, jnp.asarray(eta), share)
-        weights = pair_weights(
-            losses, amplified, jnp.asarray(eta), jnp.array(0.1), share
-        )
+        weights = pair_weights(amplified, jnp.asarray(eta), jnp.array(0.1), share)
         return weights, amplified.log_p.reshape(losses.shape)
 
     linear, log_p = weights_and_log_p(losses, 0.0)

@@ -60,12 +60,6 @@ def test_losses_may_arrive_in_any_order_and_be_missing():
     assert nothing[1].info.num_skipped == 1
 
 
-def test_an_empty_tree_can_be_asked_for():
-    tx = qiaso(5, 0.2)
-    assert ask(tx, tx.init({}), {}) == {}
-    assert tell(tx, tx.init({}), {}, np.ones(5))[0] == {}
-
-
 def test_integer_losses_are_taken():
     tx = qiaso(5, 0.2)
     state = tx.init(PARAMS)
@@ -79,8 +73,8 @@ def test_integer_losses_are_taken():
     ("losses", "indices", "error", "sentence"),
     [
         ([1.0, 2.0], None, ValueError, r"losses must have shape \(5,\).*got \(2,\)"),
-        (np.ones((5, 1)), None, ValueError, "losses must have shape"),
-        (np.ones(5) + 1j, None, TypeError, "losses must be real numbers"),
+        (np.ones((5, 1)), None, ValueError, r"losses must have one .* shape \(1,\)"),
+        (np.ones(5) + 1j, None, TypeError, "losses must be a sequence of real numbers"),
         ([1.0, 2.0], [0], ValueError, "lists of the same length"),
         ([1.0, 2.0], [0, 5], ValueError, r"from 0 to 4, got \[0, 5\]"),
         ([1.0, 2.0], [-1, 0], ValueError, "from 0 to 4"),

@@ -1,0 +1,167 @@
+"""Losses as they are compared, without the digits that all of them have in common.
+
+What tells candidates apart may be far below the losses themselves. On the device that
+is as it is; losses that are told are compared on the host, before they become float32.
+"""
+
+import math
+import operator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_EQUAL = 4
+"""Rounding errors, in units of eps · max |L|, that do not tell candidates apart."""
+
+
+class Losses(NamedTuple):
+    """The losses of the candidates of a superposition, along the first axis.
+
+    Attributes:
+      value: L, in the precision of the amplitudes; finite exactly where the loss is.
+      excess: L less the lowest of all, likewise.
+      relative: the same in a unit of its own.
+      order: numbers in the same order.
+      resolution: eps |L|, in the unit of ``relative``.
+    """
+
+    value: jax.Array
+    excess: jax.Array
+    relative: jax.Array
+    order: jax.Array
+    resolution: jax.Array
+
+    @property
+    def equal(self) -> jax.Array:
+        """Whether the finite ones differ by less than rounding may make of equals."""
+        finite = jnp.isfinite(self.value)
+        most = jnp.max(self.relative, axis=0, where=finite, initial=-jnp.inf)
+        least = jnp.min(self.relative, axis=0, where=finite, initial=jnp.inf)
+        resolution = jnp.max(self.resolution, axis=0, where=finite, initial=0)
+        # Halves of these do not overflow.
+        return most / 2 - least / 2 <= _EQUAL / 2 * resolution
+
+
+def measured(losses: Any, dtype: Any) -> Losses:
+    """What has been evaluated on the device, for amplitudes of ``dtype``.
+
+    Args:
+      losses: an array with the candidates along its first axis, or ``Losses`` already.
+      dtype: of the amplitudes.
+    """
+    if isinstance(losses, Losses):
+        return losses
+    precise = jnp.promote_types(losses.dtype, dtype)
+    resolution = jnp.abs(losses) * jnp.finfo(losses.dtype).eps
+    value = _saturated(losses, dtype)
+    losses = losses.astype(precise)
+    finite = jnp.isfinite(losses)
+    lowest = jnp.min(losses, axis=0, where=finite, initial=jnp.inf)
+    excess = jnp.where(finite, losses, 0) - jnp.where(finite, lowest[None], 0)
+    largest = jnp.finfo(dtype).max
+    return Losses(
+        value,
+        jnp.where(finite, jnp.minimum(excess, largest), jnp.inf).astype(dtype),
+        losses,
+        losses,
+        resolution.astype(precise),
+    )
+
+
+def _saturated(losses: jax.Array, dtype: Any) -> jax.Array:
+    largest = float(jnp.finfo(dtype).max)
+    clipped = jnp.clip(losses, -largest, largest)
+    return jnp.where(jnp.isfinite(losses), clipped, losses).astype(dtype)
+
+
+def told(losses: Any, dtype: Any) -> Losses:
+    """What the host knows: Python numbers, or an array, compared in full precision.
+
+    Args:
+      losses: a sequence of real numbers, NaN where one is missing.
+      dtype: of the amplitudes.
+
+    Raises:
+      TypeError: if they are no real numbers.
+      ValueError: if they are no sequence of numbers.
+    """
+    numbers, eps = _numbers(losses)
+    finite = np.array([_is_finite(x) for x in numbers], bool)
+    known, exponent = _exact([x for x in numbers if _is_finite(x)])
+    largest = float(jnp.finfo(dtype).max)
+    lowest = min(known, default=0)
+    spread = max(known, default=0) - lowest
+    peak = max(map(abs, known), default=0)
+    ranks = {x: rank for rank, x in enumerate(sorted(set(known)))}
+
+    def placed(values, elsewhere=math.inf):
+        array = np.full(len(numbers), elsewhere)
+        array[finite] = values
+        return array.astype(dtype)
+
+    def scaled(x):
+        return max(-largest, min(largest, _ldexp(x, exponent)))
+
+    not_finite = [0.0 if _is_finite(x) else x for x in numbers]
+    equal = spread <= (eps and _EQUAL * eps * peak)
+    return Losses(
+        value=placed([scaled(x) for x in known], not_finite),
+        excess=placed([scaled(x - lowest) for x in known]),
+        relative=placed([(x - lowest) / (spread or 1) for x in known]),
+        order=placed([ranks[x] for x in known]),
+        resolution=placed(1.0 if equal else eps and eps * (peak / spread)),
+    )
+
+
+def _exact(numbers: list[int | float]) -> tuple[list[Any], int]:
+    """Numbers whose differences are exact or do not overflow, and their exponent.
+
+    Integers if all of them are; or floats within ±1 times a power of two.
+    """
+    if all(isinstance(x, int) or x.is_integer() for x in numbers):
+        return [int(x) for x in numbers], 0
+    floats = [float(x) for x in numbers]
+    _, exponent = math.frexp(max(map(abs, floats)))
+    return [math.ldexp(x, -exponent) for x in floats], exponent
+
+
+def _is_finite(x: int | float) -> bool:
+    return isinstance(x, int) or math.isfinite(x)
+
+
+def _ldexp(x: int | float, exponent: int) -> float:
+    try:
+        return math.ldexp(x, exponent)
+    except OverflowError:
+        return math.inf if x > 0 else -math.inf
+
+
+def _numbers(losses: Any) -> tuple[list[int | float], float]:
+    """Python numbers, and the relative error of what they came in: 0 of integers."""
+    try:
+        numbers = [_number(x) for x in losses]
+    except TypeError as error:
+        raise TypeError(
+            "losses must be a sequence of real numbers, NaN where a candidate has no "
+            f"result; got {losses!r}."
+        ) from error
+    if all(isinstance(x, int) for x in numbers if _is_finite(x)):
+        return numbers, 0.0
+    dtype = getattr(losses, "dtype", np.float64)
+    is_float = jnp.issubdtype(dtype, jnp.floating)
+    return numbers, float(jnp.finfo(dtype if is_float else np.float64).eps)
+
+
+def _number(x: Any) -> int | float:
+    if np.ndim(x):
+        raise ValueError(
+            f"losses must have one number for each candidate, got one of shape "
+            f"{np.shape(x)}."
+        )
+    if hasattr(x, "dtype"):
+        x = np.asarray(x).item()
+    if isinstance(x, bool) or not hasattr(x, "__float__"):
+        raise TypeError
+    return operator.index(x) if hasattr(x, "__index__") else float(x)
