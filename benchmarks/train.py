@@ -1,7 +1,8 @@
 """``python -m benchmarks.train``: one network, one dataset, one optimizer.
 
 Leaves ``config.json``, ``metrics.jsonl`` and ``curves.png`` in the output folder, and
-the newest checkpoints beside them, from which ``--resume`` continues bit for bit.
+the newest checkpoints beside them, from which ``--resume --output <folder>`` continues
+bit for bit, with the settings that are stored there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from rich.console import Console
 
 from benchmarks import cli
 from benchmarks.cli import UserError, require_at_least
-from benchmarks.harness import data, interruption, pipeline, plotting, records
+from benchmarks.harness import (
+    data,
+    interruption,
+    pipeline,
+    plotting,
+    records,
+    resuming,
+)
 from benchmarks.harness.checkpoints import Checkpoints
 from benchmarks.harness.display import Display, Show, event_files
 from benchmarks.harness.interface import State
@@ -49,7 +57,8 @@ def run(command: Command, console: Console) -> int:
     identity = dataclasses.asdict(experiment) | {"data": dataset.fingerprint}
     identity = json.loads(json.dumps(identity))  # as it will be read back
     if command.resume:
-        check_same_experiment(config, identity)
+        before = resuming.read(config)["experiment"]
+        resuming.check_same(folder, before, identity)
 
     splits = pipeline.split(dataset, experiment.validation, experiment.limit)
     with console.status("compiling"):
@@ -62,9 +71,8 @@ def run(command: Command, console: Console) -> int:
             "sample_forwards_per_epoch": program.sample_forwards_per_epoch,
             "compile_seconds": round(program.compile_seconds, 2),
         }
-        records.write_json(
-            config, {"experiment": identity} | about | records.provenance()
-        )
+        asked = {"experiment": identity, "options": resuming.options(command)}
+        records.write_json(config, asked | about | records.provenance())
 
     title = f"{experiment.dataset}, {experiment.network}, {experiment.optimizer}"
     with contextlib.ExitStack() as stack:
@@ -127,28 +135,6 @@ def measure(
     return record
 
 
-def check_same_experiment(config: Path, identity: dict[str, Any]) -> None:
-    """Refuses to resume a run with other settings, and names them."""
-    try:
-        before = json.loads(config.read_text())["experiment"]
-    except FileNotFoundError:
-        raise UserError(f"nothing to resume: {config.parent} holds no run") from None
-    except (ValueError, KeyError) as error:
-        raise UserError(
-            f"{config} is damaged ({error}); nothing was changed"
-        ) from error
-    differences = [
-        f"{name} (was {before.get(name)}, now {identity.get(name)})"
-        for name in sorted(before.keys() | identity.keys())
-        if before.get(name) != identity.get(name)
-    ]
-    if differences:
-        raise UserError(
-            f"cannot resume {config.parent} with other settings: "
-            + ", ".join(differences)
-        )
-
-
 def _restore(
     checkpoints: Checkpoints, initial: State, metrics: Path, console: Console
 ) -> tuple[State, int]:
@@ -204,4 +190,4 @@ def _to_the_end(command: Command) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(_to_the_end, Command, __doc__)
+    cli.run(_to_the_end, Command, __doc__, parse=resuming.parse)
