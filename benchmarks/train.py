@@ -94,7 +94,7 @@ def run(command: Command, console: Console) -> int:
                 checkpoints.save(epoch - 1, state)
                 checkpoints.finish()
                 display.stop()
-                return _stopped(console, heard, epoch)
+                return _stopped(console, heard, epoch, folder)
             seconds = time.perf_counter() - start
             state = following
             record = measure(program, state, epoch, loss, seconds)
@@ -150,11 +150,14 @@ def _restore(
     return state, epoch
 
 
-def _stopped(console: Console, heard: interruption.Interruption, epoch: int) -> int:
+def _stopped(
+    console: Console, heard: interruption.Interruption, epoch: int, folder: Path
+) -> int:
     assert heard.signal is not None
     console.print(
         f"stopped by {heard.signal.name} in epoch {epoch}; epoch {epoch - 1} is saved: "
-        "continue with --resume",
+        f"continue with --resume --output {folder}",
+        markup=False,
         highlight=False,
     )
     return 128 + heard.signal
