@@ -1,8 +1,8 @@
 """``python -m benchmarks.train``: one network, one dataset, one optimizer.
 
-Leaves ``config.json``, ``metrics.jsonl`` and ``curves.png`` in the output folder, and
-the newest checkpoints beside them, from which ``--resume --output <folder>`` continues
-bit for bit, with the settings that are stored there.
+Leaves ``config.json``, ``options.json``, ``metrics.jsonl`` and ``curves.png`` in the
+output folder, and the newest checkpoints beside them, from which
+``--resume --output <folder>`` continues bit for bit, with the settings stored there.
 """
 
 from __future__ import annotations
@@ -71,8 +71,10 @@ def run(command: Command, console: Console) -> int:
             "sample_forwards_per_epoch": program.sample_forwards_per_epoch,
             "compile_seconds": round(program.compile_seconds, 2),
         }
-        asked = {"experiment": identity, "options": resuming.options(command)}
-        records.write_json(config, asked | about | records.provenance())
+        resuming.write_options(folder, command)
+        records.write_json(
+            config, {"experiment": identity} | about | records.provenance()
+        )
 
     title = f"{experiment.dataset}, {experiment.network}, {experiment.optimizer}"
     with contextlib.ExitStack() as stack:

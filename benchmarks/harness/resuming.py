@@ -10,6 +10,7 @@ from typing import Any
 import tyro
 
 from benchmarks.cli import UserError
+from benchmarks.harness import records
 from benchmarks.harness.settings import Command, Experiment
 
 PATHS = ("data_dir", "cache_dir")
@@ -35,7 +36,7 @@ def parse(command: type[Command], **shown: Any) -> Command:
     if not place.resume:
         return tyro.cli(command, **shown)
     folder = place.output or tyro.cli(command, **shown).folder
-    before = as_command(folder / "config.json")
+    before = as_command(folder)
     now = tyro.cli(command, default=before, **shown)
     check_same(
         folder,
@@ -45,17 +46,18 @@ def parse(command: type[Command], **shown: Any) -> Command:
     return now
 
 
-def as_command(config: Path) -> Command:
+def as_command(folder: Path) -> Command:
     """The command line that produced a run."""
-    content = read(config)
-    settings = {k: v for k, v in content["experiment"].items() if k != "data"}
-    options = content.get("options", {})
-    paths = {name: Path(options[name]) for name in PATHS if options.get(name)}
+    settings = read(folder / "config.json")["experiment"]
+    path = folder / "options.json"
     try:
-        experiment = Experiment(**{k: _in_python(v) for k, v in settings.items()})
-        return Command(experiment, **options | paths)
-    except TypeError as error:
-        raise _damaged(config, error) from error
+        stored = json.loads(path.read_text()) if path.exists() else {}
+        paths = {name: Path(stored[name]) for name in PATHS if stored.get(name)}
+        fields = {k: _in_python(v) for k, v in settings.items() if k != "data"}
+        options: dict[str, Any] = stored | paths
+        return Command(Experiment(**fields), **options)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _damaged(folder, error) from error
 
 
 def read(config: Path) -> dict[str, Any]:
@@ -70,10 +72,11 @@ def read(config: Path) -> dict[str, Any]:
     return content
 
 
-def options(command: Command) -> dict[str, Any]:
-    """``OPTIONS`` as they are stored."""
+def write_options(folder: Path, command: Command) -> None:
+    """Stores ``OPTIONS``, apart from what decides the result."""
     chosen = {name: getattr(command, name) for name in OPTIONS}
-    return chosen | {n: str(chosen[n].absolute()) for n in PATHS if chosen[n]}
+    paths = {name: str(chosen[name].absolute()) for name in PATHS if chosen[name]}
+    records.write_json(folder / "options.json", chosen | paths)
 
 
 def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -93,7 +96,7 @@ def _in_python(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _damaged(config: Path, error: Exception) -> UserError:
+def _damaged(path: Path, error: Exception) -> UserError:
     return UserError(
-        f"{config} is damaged or of another version ({error}); nothing was changed"
+        f"{path} is damaged or of another version ({error}); nothing was changed"
     )

@@ -1,7 +1,6 @@
 """``--resume`` alone, interrupts, and what ``--help`` says."""
 
 import dataclasses
-import json
 import shutil
 import signal
 import subprocess
@@ -36,9 +35,9 @@ def stored(folder, **options):
     """The folder of a run under ``SETTINGS``."""
     asked = Command(SETTINGS, output=folder, **options)
     experiment = vars(SETTINGS) | {"data": "fingerprint"}
-    content = {"experiment": experiment, "options": resuming.options(asked)}
     folder.mkdir()
-    records.write_json(folder / "config.json", content)
+    records.write_json(folder / "config.json", {"experiment": experiment})
+    resuming.write_options(folder, asked)
     return folder
 
 
@@ -102,14 +101,19 @@ def test_what_is_not_a_run_is_said_in_a_sentence(content, said, tmp_path, parse)
 
 
 def test_a_run_that_was_stored_without_options_has_their_defaults(tmp_path, parse):
-    folder = stored(tmp_path / "run")
-    config = folder / "config.json"
-    content = json.loads(config.read_text())
-    del content["options"]
-    config.write_text(json.dumps(content))
+    folder = stored(tmp_path / "run", checkpoint_every=7)
+    (folder / "options.json").unlink()
     assert parse("--resume", "--output", folder) == Command(
         SETTINGS, output=folder, resume=True
     )
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"new": 1}', '{"data_dir": 3}'])
+def test_damaged_options_are_said_in_a_sentence(content, tmp_path, parse):
+    folder = stored(tmp_path / "run")
+    (folder / "options.json").write_text(content)
+    with pytest.raises(UserError, match="is damaged or of another version"):
+        parse("--resume", "--output", folder)
 
 
 def command(*args):
@@ -196,6 +200,4 @@ def test_what_a_run_stores_is_what_a_resumed_one_reads(tmp_path):
     folder = tmp_path / "run"
     asked = Command(SETTINGS, output=folder, checkpoint_every=2)
     assert train.main(asked) == 0
-    assert resuming.as_command(folder / "config.json") == Command(
-        SETTINGS, checkpoint_every=2
-    )
+    assert resuming.as_command(folder) == Command(SETTINGS, checkpoint_every=2)
