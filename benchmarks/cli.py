@@ -16,7 +16,10 @@ class UserError(Exception):
 
 
 def run(
-    main: Callable[[_Command], Any], command: type[_Command], description: str | None
+    main: Callable[[_Command], Any],
+    command: type[_Command],
+    description: str | None,
+    parse: Callable[..., _Command] = tyro.cli,
 ) -> None:
     """Runs ``main`` on the arguments of the process; ends it with what that returns.
 
@@ -24,11 +27,18 @@ def run(
       main: Returns the exit status; ``None`` for 0.
       command: A dataclass of the arguments.
       description: What ``--help`` says first.
+      parse: Makes a ``command`` of the arguments; called as ``tyro.cli`` is.
     """
     try:
-        sys.exit(main(tyro.cli(command, description=description)))
+        sys.exit(main(parse(command, prog=_typed(), description=description)))
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def _typed() -> str | None:
+    """The command as it was typed; ``None`` if it was not by ``python -m``."""
+    module = sys.modules["__main__"].__spec__
+    return module and f"python -m {module.name.removesuffix('.__main__')}"
 
 
 def progress(text: str) -> None:

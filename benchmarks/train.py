@@ -1,7 +1,8 @@
 """``python -m benchmarks.train``: one network, one dataset, one optimizer.
 
-Leaves ``config.json``, ``metrics.jsonl`` and ``curves.png`` in the output folder, and
-the newest checkpoints beside them, from which ``--resume`` continues bit for bit.
+Leaves ``config.json``, ``options.json``, ``metrics.jsonl`` and ``curves.png`` in the
+output folder, and the newest checkpoints beside them, from which
+``--resume --output <folder>`` continues bit for bit, with the settings stored there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from rich.console import Console
 
 from benchmarks import cli
 from benchmarks.cli import UserError, require_at_least
-from benchmarks.harness import data, interruption, pipeline, plotting, records
+from benchmarks.harness import (
+    data,
+    interruption,
+    pipeline,
+    plotting,
+    records,
+    resuming,
+)
 from benchmarks.harness.checkpoints import Checkpoints
 from benchmarks.harness.display import Display, Show, event_files
 from benchmarks.harness.interface import State
@@ -49,7 +57,8 @@ def run(command: Command, console: Console) -> int:
     identity = dataclasses.asdict(experiment) | {"data": dataset.fingerprint}
     identity = json.loads(json.dumps(identity))  # as it will be read back
     if command.resume:
-        check_same_experiment(config, identity)
+        before = resuming.read(config)["experiment"]
+        resuming.check_same(folder, before, identity)
 
     splits = pipeline.split(dataset, experiment.validation, experiment.limit)
     with console.status("compiling"):
@@ -62,6 +71,7 @@ def run(command: Command, console: Console) -> int:
             "sample_forwards_per_epoch": program.sample_forwards_per_epoch,
             "compile_seconds": round(program.compile_seconds, 2),
         }
+        resuming.write_options(folder, command)
         records.write_json(
             config, {"experiment": identity} | about | records.provenance()
         )
@@ -86,7 +96,7 @@ def run(command: Command, console: Console) -> int:
                 checkpoints.save(epoch - 1, state)
                 checkpoints.finish()
                 display.stop()
-                return _stopped(console, heard, epoch)
+                return _stopped(console, heard, epoch, folder)
             seconds = time.perf_counter() - start
             state = following
             record = measure(program, state, epoch, loss, seconds)
@@ -127,28 +137,6 @@ def measure(
     return record
 
 
-def check_same_experiment(config: Path, identity: dict[str, Any]) -> None:
-    """Refuses to resume a run with other settings, and names them."""
-    try:
-        before = json.loads(config.read_text())["experiment"]
-    except FileNotFoundError:
-        raise UserError(f"nothing to resume: {config.parent} holds no run") from None
-    except (ValueError, KeyError) as error:
-        raise UserError(
-            f"{config} is damaged ({error}); nothing was changed"
-        ) from error
-    differences = [
-        f"{name} (was {before.get(name)}, now {identity.get(name)})"
-        for name in sorted(before.keys() | identity.keys())
-        if before.get(name) != identity.get(name)
-    ]
-    if differences:
-        raise UserError(
-            f"cannot resume {config.parent} with other settings: "
-            + ", ".join(differences)
-        )
-
-
 def _restore(
     checkpoints: Checkpoints, initial: State, metrics: Path, console: Console
 ) -> tuple[State, int]:
@@ -164,11 +152,14 @@ def _restore(
     return state, epoch
 
 
-def _stopped(console: Console, heard: interruption.Interruption, epoch: int) -> int:
+def _stopped(
+    console: Console, heard: interruption.Interruption, epoch: int, folder: Path
+) -> int:
     assert heard.signal is not None
     console.print(
         f"stopped by {heard.signal.name} in epoch {epoch}; epoch {epoch - 1} is saved: "
-        "continue with --resume",
+        f"continue with --resume --output {folder}",
+        markup=False,
         highlight=False,
     )
     return 128 + heard.signal
@@ -204,4 +195,4 @@ def _to_the_end(command: Command) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(_to_the_end, Command, __doc__)
+    cli.run(_to_the_end, Command, __doc__, parse=resuming.parse)

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from qiaso_jax._arguments import accepted_arguments
+
 try:
     from flax import nnx
     from flax.training import train_state
@@ -29,7 +31,11 @@ class TrainState(train_state.TrainState):
     r"""flax's linen train state, for optimizers that evaluate the loss themselves.
 
     A drop-in replacement: what is new is that ``apply_gradients`` forwards
-    ``value_fn`` and its arguments to ``tx.update``, and that gradients may be missing.
+    ``value_fn`` and its arguments to ``tx.update``, that ``value_fn`` may ask for
+    fields of the state, and that gradients may be missing.
+
+    A loss with dropout asks for ``step``, and draws its mask from
+    ``jax.random.fold_in(key, step)``: all candidates of a step share it.
 
     Examples:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, qiaso_jax
@@ -60,15 +66,17 @@ class TrainState(train_state.TrainState):
         Args:
           grads: gradients with the structure of ``params``; ``None`` for zeros, which
             is what a gradient-free ``tx`` takes.
-          **kwargs: those that name a field of the state replace it, as in flax; all
-            others, such as ``value_fn`` and ``batch``, are forwarded to ``tx.update``.
+          **kwargs: those that name a field of the state replace it, as in flax, and
+            reach ``value_fn`` too if it takes them; all others, such as ``value_fn``
+            and ``batch``, are forwarded to ``tx.update``. An argument that ``value_fn``
+            requires, and that names a field which is not given, is the state's own.
 
         Returns:
           A state with ``step + 1``, the new ``params`` and the new ``opt_state``.
 
         Raises:
-          ValueError: if a field is named that an update computes: ``step``,
-            ``params``, ``opt_state`` or ``tx``.
+          ValueError: if a field is named that an update computes (``step``, ``params``,
+            ``opt_state`` or ``tx``), or an argument that ``tx.update`` has already.
         """
         computed = {"step", "params", "opt_state", "tx"} & kwargs.keys()
         if computed:
@@ -76,16 +84,45 @@ class TrainState(train_state.TrainState):
                 f"apply_gradients computes {', '.join(sorted(computed))}; "
                 "to set it, use state.replace."
             )
+        taken = {"updates", "state"} & kwargs.keys()
+        if taken:
+            raise ValueError(
+                f"apply_gradients cannot forward {', '.join(sorted(taken))}, which "
+                "tx.update calls its own argument; bind it to value_fn with "
+                "functools.partial, or rename it."
+            )
         if grads is None:
             grads = jax.tree.map(jnp.zeros_like, self.params)
         fields = {k: v for k, v in kwargs.items() if k in self.__dataclass_fields__}
         extra = {k: v for k, v in kwargs.items() if k not in fields}
-        tx = optax.with_extra_args_support(self.tx)
+        for name in {"value_fn", "candidates_value_fn"} & extra.keys():
+            if callable(extra[name]):
+                extra[name] = _with_fields(extra[name], self, fields)
+        # Not by the type: optax.MultiSteps has such an update, and is not of optax's.
+        update = partial(self.tx.update, **accepted_arguments(self.tx.update, extra))
         # flax's method does the rest; it only must not see the extra arguments.
-        bound = optax.GradientTransformation(tx.init, partial(tx.update, **extra))
+        bound = optax.GradientTransformation(self.tx.init, update)
         state: Any = self.replace(tx=bound)
         state = train_state.TrainState.apply_gradients(state, grads=grads, **fields)
         return state.replace(tx=self.tx)
+
+
+def _with_fields(
+    value_fn: Callable[..., Any], state: TrainState, given: dict[str, Any]
+) -> Callable[..., Any]:
+    """``value_fn`` with the fields bound that it takes or, if not given, requires."""
+    required = [
+        parameter.name
+        for parameter in list(inspect.signature(value_fn).parameters.values())[1:]
+        if parameter.default is parameter.empty
+    ]
+    own = {
+        name: getattr(state, name)
+        for name in required
+        if name in state.__dataclass_fields__
+    }
+    bound = own | accepted_arguments(value_fn, given)
+    return partial(value_fn, **bound) if bound else value_fn
 
 
 class BatchStatsTrainState(TrainState):
@@ -99,7 +136,6 @@ class BatchStatsTrainState(TrainState):
       batch_stats: the collection of that name, a pytree of arrays.
 
     Examples:
-      >>> from functools import partial
       >>> import flax.linen as nn, jax, jax.numpy as jnp, optax, qiaso_jax
       >>> from qiaso_jax.flax import BatchStatsTrainState
       >>> model = nn.Sequential([nn.Dense(4), nn.BatchNorm(False), nn.Dense(1)])
@@ -114,8 +150,7 @@ class BatchStatsTrainState(TrainState):
       ...     return jnp.mean((output - y) ** 2)
       >>> @jax.jit
       ... def train_step(state, batch):
-      ...     state = state.apply_gradients(
-      ...         value_fn=partial(loss_fn, batch_stats=state.batch_stats), batch=batch)
+      ...     state = state.apply_gradients(value_fn=loss_fn, batch=batch)
       ...     return state.refresh_batch_stats(batch[0])
       >>> for _ in range(100):
       ...     state = train_step(state, (x, 2 * x + 1))
@@ -131,6 +166,7 @@ class BatchStatsTrainState(TrainState):
         Args:
           *args: the model's inputs.
           **kwargs: the model's keyword arguments; they must put it in training mode.
+            Where it has dropout, ``rngs`` with a key that no step uses.
 
         Returns:
           The same state but for ``batch_stats``.
@@ -147,11 +183,16 @@ def nnx_value_fn(
 
     .. math:: ℓ(θ; B) = \mathrm{loss\_fn}(\mathrm{model}_θ, B)
 
-    Every call works on a copy of the model, so that a candidate leaves no trace in
-    batch statistics, counters of random streams or the model's other variables.
+    Every evaluation works on a copy of the model, so that a candidate leaves no trace
+    in batch statistics, counters of random streams or the model's other variables.
+
+    To be called once in every step: the copies share one fork of the model's random
+    streams, so that all candidates see the same dropout mask, and the model's own
+    streams move on by one draw, so that the next step sees another.
 
     Args:
-      model: the module, as it is when this function is called.
+      model: the module, as it is when this function is called; only the counters of
+        its random streams are updated, in place.
       loss_fn: ``(model, **kwargs) -> scalar``, or one loss per example for
         ``node_qiaso``.
       wrt: which variables are the parameters; the same as ``nnx.Optimizer`` was given.
@@ -188,7 +229,9 @@ def nnx_value_fn(
             "loss_fn must take the model as its first argument, got a function of "
             f"signature {inspect.signature(loss_fn)}."
         )
-    graph, _, rest = nnx.split(model, wrt, ...)
+    graph, _, rest = nnx.split(_forked(model), wrt, ...)
+    for stream in _streams(model):
+        stream.count.set_value(stream.count.get_value() + 1)
 
     def value_fn(params: Any, *args: Any, **kwargs: Any) -> jax.Array:
         return loss_fn(nnx.merge(graph, params, rest, copy=True), *args, **kwargs)
@@ -207,7 +250,8 @@ def nnx_refresh_batch_stats(model: nnx.Module, *args: Any, **kwargs: Any) -> Non
     """Updates a model's batch statistics by one forward pass in training mode.
 
     Nothing else changes: not the mode the model is in, and not the counters of its
-    random streams. To be called after ``nnx.Optimizer.update``.
+    random streams. Dropout in this pass has a mask that no step has. To be called after
+    ``nnx.Optimizer.update``.
 
     Args:
       model: the collapsed model, updated in place.
@@ -224,7 +268,30 @@ def nnx_refresh_batch_stats(model: nnx.Module, *args: Any, **kwargs: Any) -> Non
       >>> print(model.mean[...], model.use_running_average)
       [1.] True
     """
-    copy = nnx.clone(model)
+    # Steps count up from the start of the streams, this counts down from their end.
+    copy = _forked(model, jnp.invert)
     copy.train()
     copy(*args, **kwargs)  # type: ignore[operator]
     nnx.update(model, nnx.state(copy, nnx.BatchStat))
+
+
+def _streams(model: nnx.Module) -> list[nnx.RngStream]:
+    nodes = (node for _, node in nnx.iter_graph(model))
+    return [node for node in nodes if isinstance(node, nnx.RngStream)]
+
+
+def _forked(
+    model: nnx.Module, draw: Callable[[jax.Array], jax.Array] = jnp.asarray
+) -> nnx.Module:
+    """A copy of ``model`` with each random stream forked, at ``draw(count)``.
+
+    What ``nnx.fork_rngs`` does, also for the streams of modules made by ``nnx.vmap``,
+    which have one key for each of their members.
+    """
+    copy = nnx.clone(model)
+    for stream in _streams(copy):
+        count = stream.count.get_value()
+        fold_in = jnp.vectorize(jax.random.fold_in)
+        stream.key.set_value(fold_in(stream.key.get_value(), draw(count)))
+        stream.count.set_value(jnp.zeros_like(count))
+    return copy

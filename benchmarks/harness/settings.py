@@ -110,7 +110,7 @@ class Command:
     output: Path | None = None
     """Where results go. Default: runs/<dataset>-<network>-<optimizer>."""
     resume: bool = False
-    """Continue the run in the output folder."""
+    """Continue the run in the output folder, with the settings stored there."""
     checkpoint_every: int = 1
     """Epochs from one checkpoint to the next."""
     tensorboard: bool = False

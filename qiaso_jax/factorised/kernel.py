@@ -56,31 +56,33 @@ def factorised_qiaso(
     :math:`ϖ_i^{(k)} = μ_i + δ_i^{(k)}` of its own and a distribution :math:`p_i` over
     them; the parameters have the product of these. One update does:
 
-    1. *Evaluate* (Eq 3). Exactly, with the other blocks at their expectation (Eq 2),
+    1.  *Evaluate* (Eq 3). Exactly, with the other blocks at their expectation (Eq 2),
 
-       .. math::
-         L_i^{(k)} = ℓ(\bar ϖ_{-i}, ϖ_i^{(k)}), \qquad
-         \bar ϖ_i = μ_i + \sum_k p_{ik} δ_i^{(k)},
+        .. math::
+          L_i^{(k)} = ℓ(\bar ϖ_{-i}, ϖ_i^{(k)}), \qquad
+          \bar ϖ_i = μ_i + \sum_k p_{ik} δ_i^{(k)},
 
-       which takes K evaluations for each block. Or by measurement: S joint
-       configurations :math:`c_1 … c_S` are drawn from the product distribution,
-       value k of block i in :math:`S p_{ik}` of them, rounded up or down; each is
-       evaluated once, and each value is credited with the mean of those it is in,
+        which takes K evaluations for each block. Or by measurement: S joint
+        configurations :math:`c_1 … c_S` are drawn from the product distribution,
+        value k of block i in :math:`S p_{ik}` of them, rounded up or down; each is
+        evaluated once, and each value is credited with the mean of those it is in,
 
-       .. math::
-         L_i^{(k)} = \frac{1}{n_{ik}} \sum_{s:\, c_{si} = k} ℓ(c_s),
+        .. math::
+          L_i^{(k)} = \frac{1}{n_{ik}} \sum_{s:\, c_{si} = k} ℓ(c_s),
 
-       without bias an estimate of :math:`E[ℓ \mid c_i = k]`, the derivative of the
-       expected loss by :math:`p_{ik}`. A value that is not drawn is credited with the
-       mean of all.
-    2. *Amplify* (Eq 4, 16, 30), block by block:
-       :math:`p_{ik} ← p_{ik} \exp(−η\, s(L)_{ik}) / Z_i`.
-    3. *Collapse*, every ``collapse_every`` updates: each block moves by
-       :math:`\sum_k p_{ik} δ_i^{(k)}` (``"expectation"``, Eq 2), or to its most
-       probable value (``"best"``, Eq 39), or to one drawn from :math:`p_i`
-       (``"sample"``). Then all :math:`p_i` are uniform again and fresh offsets are
-       drawn (Eq 1), in pairs ±δ. With ``"best"`` and ``"sample"`` value 0 stays at the
-       centre; an odd K keeps the pairs complete.
+        without bias an estimate of :math:`E[ℓ \mid c_i = k]`, the derivative of the
+        expected loss by :math:`p_{ik}`. A value that is not drawn is credited with the
+        mean of all.
+
+    2.  *Amplify* (Eq 4, 16, 30), block by block:
+        :math:`p_{ik} ← p_{ik} \exp(−η\, s(L)_{ik}) / Z_i`.
+
+    3.  *Collapse*, every ``collapse_every`` updates: each block moves by
+        :math:`\sum_k p_{ik} δ_i^{(k)}` (``"expectation"``, Eq 2), or to its most
+        probable value (``"best"``, Eq 39), or to one drawn from :math:`p_i`
+        (``"sample"``). Then all :math:`p_i` are uniform again and fresh offsets are
+        drawn (Eq 1), in pairs ±δ. With ``"best"`` and ``"sample"`` value 0 stays at the
+        centre; an odd K keeps the pairs complete.
 
     All blocks move at once. Where the loss is a sum over blocks this is exact: K N
     evaluations search N one-dimensional problems, each with K values. Where blocks
