@@ -4,8 +4,8 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-from qiaso_jax._transformation import pseudo_gradient
 from qiaso_jax.collapse import Readout
+from qiaso_jax.estimates import pseudo_gradient, signal_to_noise
 from qiaso_jax.factorised.kernel import (
     FactorisedInfo,
     FactorisedState,
@@ -13,8 +13,9 @@ from qiaso_jax.factorised.kernel import (
 )
 from qiaso_jax.node_space.kernel import NodeInfo, NodeState, node_qiaso
 from qiaso_jax.node_space.listing import node_sites
-from qiaso_jax.search.ask_tell import ask, tell
+from qiaso_jax.search.ask_tell import Best, ask, best_so_far, tell
 from qiaso_jax.search.minimize import MinimizeResult, minimize
+from qiaso_jax.spread import Relative, relative
 from qiaso_jax.tunnelling import Tunnelling, gaussian_tunnelling
 from qiaso_jax.weight_space import PAPER, QIASOInfo, QIASOState, qiaso
 
@@ -25,6 +26,7 @@ __version__ = importlib.metadata.version("qiaso-jax")
 
 __all__ = [
     "PAPER",
+    "Best",
     "FactorisedInfo",
     "FactorisedState",
     "MinimizeResult",
@@ -33,9 +35,11 @@ __all__ = [
     "QIASOInfo",
     "QIASOState",
     "Readout",
+    "Relative",
     "Tunnelling",
     "__version__",
     "ask",
+    "best_so_far",
     "factorised_qiaso",
     "flax",
     "gaussian_tunnelling",
@@ -44,6 +48,8 @@ __all__ = [
     "node_sites",
     "pseudo_gradient",
     "qiaso",
+    "relative",
+    "signal_to_noise",
     "tell",
     "theory",
 ]

@@ -137,18 +137,44 @@ def function(name: str, value: Any, signature: str) -> None:
         raise TypeError(f"{name} must be a function {signature}; got {value!r}.")
 
 
+def floats_of_shape(name: str, like: str, value: Any, shape: Any) -> jax.Array:
+    """What the function ``name`` returned, if that is as it should be."""
+    is_array = hasattr(value, "dtype") and hasattr(value, "shape")
+    if is_array and value.shape == shape and jnp.issubdtype(value.dtype, jnp.floating):
+        return jnp.asarray(value)
+    got = f"{value.dtype} of shape {value.shape}" if is_array else repr(value)
+    raise ValueError(
+        f"{name} must return real floating numbers of the shape {shape} of {like}; got "
+        f"{got}."
+    )
+
+
 RESERVED = ("updates", "state", "params")
 """Arguments of ``update`` itself, whose names no argument of ``value_fn`` can have."""
+
+
+def named_arguments(
+    fun: Callable[..., Any], arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """Those of the keyword ``arguments`` that the signature of ``fun`` names.
+
+    Its first parameter is taken by the parameters of the model. A function that takes
+    ``**kwargs`` gets all of them.
+    """
+    parameters = _parameters(fun) or []
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return arguments
+    names = {p.name for p in parameters[1:] if p.kind in _BY_NAME}
+    return {name: value for name, value in arguments.items() if name in names}
 
 
 def accepted_arguments(
     name: str, fun: Callable[..., Any], arguments: dict[str, Any]
 ) -> dict[str, Any]:
-    """Those of the keyword ``arguments`` that the signature of ``fun`` names.
+    """The same, and said what is wrong with the rest.
 
-    Its first parameter is taken by the parameters of the model. A function that takes
-    ``**kwargs`` gets all of them. One that is left over, and is nearly called as a
-    parameter that was left at its default, is warned of.
+    One that is left over, and is nearly called as a parameter that was left at its
+    default, is warned of.
 
     Args:
       name: what ``fun`` is called.
@@ -159,40 +185,30 @@ def accepted_arguments(
       TypeError: if ``fun`` takes no parameters of the model, or needs an argument that
         is not among them, or takes ``*args`` in the place of names.
     """
-    try:
-        parameters = list(inspect.signature(fun).parameters.values())
-    except ValueError:  # some built-in callables have no signature
-        return {}
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return arguments
+    accepted = named_arguments(fun, arguments)
+    parameters = _parameters(fun)
+    if parameters is None:
+        return accepted
+    others = [key for key in arguments if key not in accepted]
     if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
         raise TypeError(
             f"{name} must take the parameters as its first argument; got a function of "
             f"the signature {inspect.signature(fun)}."
         )
-    named = [
-        p for p in parameters[1:] if p.kind not in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)
-    ]
-    accepted = {p.name: arguments[p.name] for p in named if p.name in arguments}
-    others = [key for key in arguments if key not in accepted]
     if others and any(p.kind is p.VAR_POSITIONAL for p in parameters):
         raise TypeError(
             f"{name} must name its arguments, or take **kwargs, as update forwards "
             f"{', '.join(arguments)} by name; got a function of the signature "
             f"{inspect.signature(fun)}."
         )
-    missing = [
-        p.name
-        for p in parameters[1:]
-        if p.default is p.empty
-        and p.kind is not p.VAR_POSITIONAL
-        and p.name not in accepted
-    ]
+    left = [p for p in parameters[1:] if p.name not in accepted]
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    missing = [p.name for p in left if p.default is p.empty and p.kind not in variadic]
     if missing:
         raise TypeError(_missing(name, missing, others))
-    left = [p.name for p in named if p.name not in accepted]
     for key in others:
-        for meant in difflib.get_close_matches(key, left, n=1, cutoff=0.75):
+        names = [p.name for p in left if p.kind in _BY_NAME]
+        for meant in difflib.get_close_matches(key, names, n=1, cutoff=0.75):
             warnings.warn(
                 f"{name} does not take {key!r}, which update was given, and {meant!r} "
                 "was left at its default; if that is what is meant, give it by its "
@@ -200,6 +216,16 @@ def accepted_arguments(
                 stacklevel=2,
             )
     return accepted
+
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _parameters(fun: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    try:
+        return list(inspect.signature(fun).parameters.values())
+    except ValueError:  # some built-in callables have no signature
+        return None
 
 
 def _missing(name: str, missing: list[str], others: list[str]) -> str:

@@ -343,82 +343,6 @@ def _check_state(bound: Algorithm, state: Any, params: PyTree) -> None:
             )
 
 
-def pseudo_gradient(
-    tx: optax.GradientTransformationExtraArgs,
-    state: Any,
-    params: PyTree,
-    *,
-    updates: PyTree | None = None,
-    **kwargs: Any,
-) -> tuple[PyTree, Any]:
-    r"""What ``tx`` would hand to its ``optimizer``, for use elsewhere.
-
-    Minus the displacement of the centre, :math:`ĝ = -\sum_k w_k δ_k` (Eq 2); of
-    ``node_qiaso`` the estimate of the gradient. To be clipped, accumulated over
-    minibatches, averaged over machines, or compared with a gradient.
-
-    Args:
-      tx: ``qiaso``, ``factorised_qiaso`` or ``node_qiaso``, bare or as a member of
-        ``optax.chain``, ``optax.inject_hyperparams`` and the like. Its ``optimizer``
-        takes no step.
-      state: its state.
-      params: the parameters.
-      updates: what ``tx.update`` would get, added to the centre; ``None`` for zeros.
-      **kwargs: as for ``tx.update``: ``value_fn`` and its arguments.
-
-    Returns:
-      The pseudo-gradient, a pytree like ``params``: zeros where no loss is finite, or
-      between two collapses. And the next state, with the state of the ``optimizer`` as
-      it was.
-
-    Raises:
-      ValueError: if ``tx`` has none of these in it, or several, or within a wrapper
-        that branches, as ``optax.apply_if_finite`` and ``optax.MultiSteps`` do.
-      TypeError, ValueError: as ``tx.update``.
-
-    Examples:
-      >>> import jax, jax.numpy as jnp, optax, qiaso_jax
-      >>> def loss(params, target):
-      ...     return jnp.sum((params - target) ** 2)
-      >>> tx = qiaso_jax.qiaso(30, sigma=0.1)
-      >>> optimizer = optax.chain(optax.clip_by_global_norm(0.05), optax.adam(0.1))
-      >>> params = jnp.zeros(3)
-      >>> state, opt_state = tx.init(params), optimizer.init(params)
-      >>> @jax.jit
-      ... def step(params, state, opt_state):
-      ...     gradient, state = qiaso_jax.pseudo_gradient(
-      ...         tx, state, params, value_fn=loss, target=jnp.array([1.0, 2.0, 3.0]))
-      ...     updates, opt_state = optimizer.update(gradient, opt_state)
-      ...     return optax.apply_updates(params, updates), state, opt_state
-      >>> for _ in range(100):
-      ...     params, state, opt_state = step(params, state, opt_state)
-      >>> print(params.round(1))
-      [1. 2. 3.]
-    """
-    check_one_algorithm("pseudo_gradient", state)
-    branching = (optax.ApplyIfFiniteState, optax.MultiStepsState)
-    for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, branching)):
-        if isinstance(node, branching):
-            raise ValueError(
-                "pseudo_gradient cannot pass through optax.apply_if_finite or "
-                "optax.MultiSteps, which branch; give it what they wrap, or wrap the "
-                f"optimizer that gets the estimate. Got a {type(node).__name__}."
-            )
-    update: Any = tx.update  # which takes None for updates
-    _, state = update(updates, state, params, end_at="gradient", **kwargs)
-
-    def is_estimate(node):
-        return isinstance(node, Estimated)
-
-    gradient = optax.tree.get(state, "pseudo_gradient")
-    state = jax.tree.map(
-        lambda node: node.info if is_estimate(node) else node,
-        state,
-        is_leaf=is_estimate,
-    )
-    return gradient, state
-
-
 def _objective(
     bound: Algorithm,
     value_fn: Any,
@@ -427,6 +351,7 @@ def _objective(
     value_kwargs: Any,
     params: PyTree,
 ) -> Objective:
+    """What is evaluated, of the leaves that move, or our error if there is nothing."""
     kernel = bound.kernel
     returned = f"({kernel.losses}, aux)" if bound.has_aux else kernel.losses
     wants = f"value_fn=, a function (params, **kwargs) -> {returned}"
@@ -445,7 +370,7 @@ def _objective(
             "TrainState does not; qiaso_jax.flax.TrainState does."
         )
     name = "value_fn" if value_fn is not None else "candidates_value_fn"
-    fun = value_fn if value_fn is not None else candidates_value_fn
+    fun: Any = value_fn if value_fn is not None else candidates_value_fn
     _arguments.function(name, fun, f"(params, **kwargs) -> {returned}")
     if value_kwargs is not None and not isinstance(value_kwargs, Mapping):
         raise TypeError(

@@ -37,21 +37,20 @@ def name_of(path: Any, tree: str = "params") -> str:
 
 def arrays(tree: PyTree) -> PyTree:
     """Numbers as arrays of a definite dtype; shapes and all other objects as are."""
+    return jax.tree.map(_array, tree)
 
-    def convert(leaf):
-        is_python = isinstance(leaf, bool | int | float | complex)
-        is_numpy = isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind != "O"
-        if not (is_python or is_numpy or isinstance(leaf, jax.Array)):
-            is_array = hasattr(leaf, "__jax_array__")
-            return jnp.asarray(leaf) if is_array else leaf
-        if isinstance(leaf, jax.Array) and not is_number(leaf):
-            return leaf
-        if is_numpy and leaf.dtype.kind not in "biufcV":
-            return leaf
+
+def _array(leaf: Any) -> Any:
+    if isinstance(leaf, np.ndarray | np.generic):
+        has_numbers = leaf.dtype.kind in "biufcV"  # V is of bfloat16 and its like
+    elif isinstance(leaf, jax.Array):
+        has_numbers = is_number(leaf)
+    else:
+        has_numbers = isinstance(leaf, bool | int | float | complex)
+    if has_numbers:
         # Weakly typed leaves would turn strong in the first step, and recompile it.
         return jnp.asarray(leaf, jnp.result_type(leaf))
-
-    return jax.tree.map(convert, tree)
+    return jnp.asarray(leaf) if hasattr(leaf, "__jax_array__") else leaf
 
 
 def moves(params: PyTree, mask: Mask) -> PyTree:
@@ -196,6 +195,11 @@ def _update_and_leaf(path: Any, update: Any, leaf: Any) -> tuple[Any, Any]:
             f"{name_of(path)}; got {jnp.shape(update)}."
         )
     return update, (leaf + update).astype(leaf.dtype)
+
+
+def zeros_unless_given(updates: Any, params: PyTree) -> Any:
+    """Zeros for ``None``, which wrappers around an optimizer of ours do not take."""
+    return updates_and_centre(None, arrays(params))[0] if updates is None else updates
 
 
 def added(updates: PyTree, displacement: PyTree) -> PyTree:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from qiaso_jax import _arguments
 from qiaso_jax.losses import Losses
 
 
@@ -132,20 +133,9 @@ def scaled(scale: Scaling, losses: Losses) -> Float[Array, " K"]:
 
 
 def _checked(scale: Callable[[jax.Array], Any], losses: Losses) -> jax.Array:
-    values = scale(losses.value)
-    shape = losses.value.shape
-    is_array = hasattr(values, "dtype") and hasattr(values, "shape")
-    if (
-        not is_array
-        or values.shape != shape
-        or not jnp.issubdtype(values.dtype, jnp.floating)
-    ):
-        got = f"{values.dtype} of shape {values.shape}" if is_array else repr(values)
-        raise ValueError(
-            "loss_scaling must return real floating numbers of the losses' shape, "
-            f"{shape}; got {got}."
-        )
-    return jnp.asarray(values)
+    return _arguments.floats_of_shape(
+        "loss_scaling", "the losses", scale(losses.value), losses.value.shape
+    )
 
 
 def reweighted(

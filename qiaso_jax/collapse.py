@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from qiaso_jax import _arguments
+
 _Outcome = TypeVar("_Outcome")
 
 
@@ -28,16 +30,10 @@ class Readout(NamedTuple):
 
     def __call__(self, key: jax.Array, log_amplitudes: jax.Array) -> jax.Array:
         """The weights, or our error if they are not K floats."""
-        weights = jnp.asarray(self.weights(key, log_amplitudes))
-        if weights.shape != log_amplitudes.shape or not jnp.issubdtype(
-            weights.dtype, jnp.floating
-        ):
-            raise ValueError(
-                "collapse must return real floating weights of the shape "
-                f"{log_amplitudes.shape} of the log-amplitudes; got {weights.dtype} "
-                f"of shape {weights.shape}."
-            )
-        return weights.astype(log_amplitudes.dtype)
+        weights = self.weights(key, log_amplitudes)
+        return _arguments.floats_of_shape(
+            "collapse", "the log-amplitudes", weights, log_amplitudes.shape
+        ).astype(log_amplitudes.dtype)
 
 
 def best(key: jax.Array, log_amplitudes: Float[Array, " K"]) -> Float[Array, " K"]:
@@ -73,6 +69,7 @@ READOUTS = {
 def readout(collapse: Any) -> Readout:
     """The readout that the argument ``collapse`` names, or is."""
     if isinstance(collapse, Readout):
+        _arguments.function("weights", collapse.weights, "(key, log_amplitudes) -> w")
         return collapse
     if callable(collapse):
         weights: Any = collapse
@@ -95,5 +92,7 @@ def at_multiples(
     """Whether the update after ``step`` others collapses, and what comes of it."""
     if collapse_every == 1:
         return jnp.asarray(True), collapse_now()
-    collapses = (step + 1) % collapse_every == 0
+    # At the end of int32, where the count of steps stays, every update collapses.
+    last = step == jnp.iinfo(step.dtype).max
+    collapses = ((step + 1) % collapse_every == 0) | last
     return collapses, jax.lax.cond(collapses, collapse_now, keep)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from qiaso_jax._arguments import accepted_arguments
+from qiaso_jax._arguments import named_arguments
 
 try:
     from flax import nnx
@@ -99,7 +99,7 @@ class TrainState(train_state.TrainState):
             if callable(extra[name]):
                 extra[name] = _with_fields(extra[name], self, fields)
         # Not by the type: optax.MultiSteps has such an update, and is not of optax's.
-        update = partial(self.tx.update, **accepted_arguments(self.tx.update, extra))
+        update = partial(self.tx.update, **named_arguments(self.tx.update, extra))
         # flax's method does the rest; it only must not see the extra arguments.
         bound = optax.GradientTransformation(self.tx.init, update)
         state: Any = self.replace(tx=bound)
@@ -121,7 +121,7 @@ def _with_fields(
         for name in required
         if name in state.__dataclass_fields__
     }
-    bound = own | accepted_arguments(value_fn, given)
+    bound = own | named_arguments(value_fn, given)
     return partial(value_fn, **bound) if bound else value_fn
 
 

@@ -87,24 +87,25 @@ def told(losses: Any, dtype: Any) -> Losses:
       TypeError: if they are no real numbers.
       ValueError: if they are no sequence of numbers.
     """
-    numbers, eps = _numbers(losses)
-    finite = np.array([_is_finite(x) for x in numbers], bool)
-    known, exponent = _exact([x for x in numbers if _is_finite(x)])
+    numbers = real_numbers(losses)
+    eps = _relative_error(losses, numbers)
+    finite = np.array([is_finite(x) for x in numbers], bool)
+    known, exponent = _exact([x for x in numbers if is_finite(x)])
     largest = float(jnp.finfo(dtype).max)
     lowest = min(known, default=0)
     spread = max(known, default=0) - lowest
     peak = max(map(abs, known), default=0)
     ranks = {x: rank for rank, x in enumerate(sorted(set(known)))}
 
-    def placed(values, elsewhere=math.inf):
+    def placed(values: Any, elsewhere: Any = math.inf) -> jax.Array:
         array = np.full(len(numbers), elsewhere)
         array[finite] = values
-        return array.astype(dtype)
+        return jnp.asarray(array.astype(dtype))
 
     def scaled(x):
         return max(-largest, min(largest, _ldexp(x, exponent)))
 
-    not_finite = [0.0 if _is_finite(x) else x for x in numbers]
+    not_finite = [0.0 if is_finite(x) else x for x in numbers]
     equal = spread <= (eps and _EQUAL * eps * peak)
     return Losses(
         value=placed([scaled(x) for x in known], not_finite),
@@ -127,7 +128,8 @@ def _exact(numbers: list[int | float]) -> tuple[list[Any], int]:
     return [math.ldexp(x, -exponent) for x in floats], exponent
 
 
-def _is_finite(x: int | float) -> bool:
+def is_finite(x: int | float) -> bool:
+    """``math.isfinite``, for integers beyond the largest float too."""
     return isinstance(x, int) or math.isfinite(x)
 
 
@@ -138,20 +140,29 @@ def _ldexp(x: int | float, exponent: int) -> float:
         return math.inf if x > 0 else -math.inf
 
 
-def _numbers(losses: Any) -> tuple[list[int | float], float]:
-    """Python numbers, and the relative error of what they came in: 0 of integers."""
+def real_numbers(losses: Any) -> list[int | float]:
+    """Losses as Python numbers, which compare without rounding.
+
+    Raises:
+      TypeError: if they are no real numbers.
+      ValueError: if one has an axis.
+    """
     try:
-        numbers = [_number(x) for x in losses]
+        return [_number(x) for x in losses]
     except TypeError as error:
         raise TypeError(
             "losses must be a sequence of real numbers, NaN where a candidate has no "
             f"result; got {losses!r}."
         ) from error
-    if all(isinstance(x, int) for x in numbers if _is_finite(x)):
-        return numbers, 0.0
+
+
+def _relative_error(losses: Any, numbers: list[int | float]) -> float:
+    """Of the dtype that they came in; 0 if all are integers."""
+    if all(isinstance(x, int) for x in numbers if is_finite(x)):
+        return 0.0
     dtype = getattr(losses, "dtype", np.float64)
     is_float = jnp.issubdtype(dtype, jnp.floating)
-    return numbers, float(jnp.finfo(dtype if is_float else np.float64).eps)
+    return float(jnp.finfo(dtype if is_float else np.float64).eps)
 
 
 def _number(x: Any) -> int | float:

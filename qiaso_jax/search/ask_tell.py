@@ -1,18 +1,21 @@
 """``ask`` and ``tell``: one step in two halves, for losses that JAX cannot trace."""
 
+import math
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jax.experimental import io_callback
 
 from qiaso_jax._arguments import PyTree
 from qiaso_jax._transformation import NoCandidates, check_one_algorithm
-from qiaso_jax.losses import told
+from qiaso_jax._trees import zeros_unless_given
+from qiaso_jax.losses import is_finite, real_numbers, told
 
 
 def ask(
@@ -59,7 +62,7 @@ def ask(
       [3. 3.]
     """
     check_one_algorithm("ask", state)
-    updates = _updates_or_zeros(updates, params)
+    updates = zeros_unless_given(updates, params)
     try:
         return _ask(tx, state, params, updates)
     except NoCandidates:
@@ -100,8 +103,8 @@ def tell(
       TypeError: if ``losses`` are not real or ``indices`` not integers.
     """
     check_one_algorithm("tell", state)
-    updates = _updates_or_zeros(updates, params)
-    if isinstance(losses, jax.core.Tracer):
+    updates = zeros_unless_given(updates, params)
+    if isinstance(losses, Tracer):
         compared = losses
     else:
         dtype = optax.tree.get(state, "expected_loss").dtype
@@ -113,8 +116,58 @@ def tell(
     return _tell(tx, state, params, compared, updates)
 
 
-def _updates_or_zeros(updates: PyTree | None, params: PyTree) -> Any:
-    return optax.tree.zeros_like(params) if updates is None else updates
+class Best(NamedTuple):
+    """The best candidate so far.
+
+    Attributes:
+      params: a pytree like the parameters.
+      loss: its loss, as it was told; ``inf`` before any was finite.
+    """
+
+    params: PyTree
+    loss: float
+
+
+def best_so_far(best: Best | None, candidates: PyTree, losses: Any) -> Best:
+    """The better of the best candidate so far and those of a step.
+
+    What ``ask`` and ``tell`` move is the centre, which is what to use where losses are
+    noisy; where they are not, the best candidate is lower than it.
+
+    Args:
+      best: by the last call; ``None`` in the first.
+      candidates: by ``ask``.
+      losses: of these, shape ``[K]``, compared as Python numbers; a loss that is not
+        finite is no candidate for the best.
+
+    Returns:
+      A ``Best``; its ``params`` are the first candidate's as long as none was finite.
+
+    Raises:
+      TypeError: if ``losses`` are no real numbers.
+      ValueError: if they are not as many as the candidates.
+
+    Examples:
+      >>> import jax.numpy as jnp, qiaso_jax
+      >>> best = None
+      >>> for candidates, losses in [(jnp.arange(3.0), [2, 1, 5]),
+      ...                            (jnp.arange(3.0, 6.0), [4, float("nan"), 3])]:
+      ...     best = qiaso_jax.best_so_far(best, candidates, losses)
+      >>> print(best)
+      Best(params=Array(1., dtype=float32), loss=1)
+    """
+    numbers = real_numbers(losses)
+    if len(numbers) != _number_of(candidates):
+        raise ValueError(
+            f"losses must have one number for each of {_number_of(candidates)} "
+            f"candidates, got {len(numbers)}."
+        )
+    finite = [k for k, loss in enumerate(numbers) if is_finite(loss)]
+    winner = min(finite, key=numbers.__getitem__, default=0)
+    loss = numbers[winner] if finite else math.inf
+    if best is not None and not loss < best.loss:
+        return best
+    return Best(jax.tree.map(lambda c: c[winner], candidates), loss)
 
 
 @partial(jax.jit, static_argnums=0)

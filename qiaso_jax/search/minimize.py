@@ -171,7 +171,7 @@ def _settings(
         sigma=lambda step: _annealed(sigma, step, num_steps, size),
         eta=5.0,
         kl_strength=1.0,
-        scale=amplitudes.centred_ranks,
+        scale=amplitudes.LOSS_SCALINGS["rank"],
         readout=READOUTS["expectation"],
         collapse_every=1,
         tunnelling=None,
