@@ -6,6 +6,7 @@ is as it is; losses that are told are compared on the host, before they become f
 
 import math
 import operator
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
@@ -88,56 +89,36 @@ def told(losses: Any, dtype: Any) -> Losses:
       ValueError: if they are no sequence of numbers.
     """
     numbers = real_numbers(losses)
-    eps = _relative_error(losses, numbers)
     finite = np.array([is_finite(x) for x in numbers], bool)
-    known, exponent = _exact([x for x in numbers if is_finite(x)])
-    largest = float(jnp.finfo(dtype).max)
-    lowest = min(known, default=0)
-    spread = max(known, default=0) - lowest
-    peak = max(map(abs, known), default=0)
+    known = [Fraction(x) for x in numbers if is_finite(x)]
+    lowest = min(known, default=Fraction(0))
+    spread = max(known, default=lowest) - lowest
+    rounding = _relative_error(losses, numbers) * max(map(abs, known), default=lowest)
     ranks = {x: rank for rank, x in enumerate(sorted(set(known)))}
+    largest = Fraction(float(jnp.finfo(dtype).max))
 
     def placed(values: Any, elsewhere: Any = math.inf) -> jax.Array:
         array = np.full(len(numbers), elsewhere)
         array[finite] = values
         return jnp.asarray(array.astype(dtype))
 
-    def scaled(x):
-        return max(-largest, min(largest, _ldexp(x, exponent)))
+    def in_range(x):
+        return float(max(-largest, min(largest, x)))
 
     not_finite = [0.0 if is_finite(x) else x for x in numbers]
-    equal = spread <= (eps and _EQUAL * eps * peak)
+    equal = spread <= _EQUAL * rounding
     return Losses(
-        value=placed([scaled(x) for x in known], not_finite),
-        excess=placed([scaled(x - lowest) for x in known]),
-        relative=placed([(x - lowest) / (spread or 1) for x in known]),
+        value=placed([in_range(x) for x in known], not_finite),
+        excess=placed([in_range(x - lowest) for x in known]),
+        relative=placed([float((x - lowest) / (spread or 1)) for x in known]),
         order=placed([ranks[x] for x in known]),
-        resolution=placed(1.0 if equal else eps and eps * (peak / spread)),
+        resolution=placed(1.0 if equal else float(rounding / spread)),
     )
-
-
-def _exact(numbers: list[int | float]) -> tuple[list[Any], int]:
-    """Numbers whose differences are exact or do not overflow, and their exponent.
-
-    Integers if all of them are; or floats within ±1 times a power of two.
-    """
-    if all(isinstance(x, int) or x.is_integer() for x in numbers):
-        return [int(x) for x in numbers], 0
-    floats = [float(x) for x in numbers]
-    _, exponent = math.frexp(max(map(abs, floats)))
-    return [math.ldexp(x, -exponent) for x in floats], exponent
 
 
 def is_finite(x: int | float) -> bool:
     """``math.isfinite``, for integers beyond the largest float too."""
     return isinstance(x, int) or math.isfinite(x)
-
-
-def _ldexp(x: int | float, exponent: int) -> float:
-    try:
-        return math.ldexp(x, exponent)
-    except OverflowError:
-        return math.inf if x > 0 else -math.inf
 
 
 def real_numbers(losses: Any) -> list[int | float]:
@@ -156,13 +137,13 @@ def real_numbers(losses: Any) -> list[int | float]:
         ) from error
 
 
-def _relative_error(losses: Any, numbers: list[int | float]) -> float:
+def _relative_error(losses: Any, numbers: list[int | float]) -> Fraction:
     """Of the dtype that they came in; 0 if all are integers."""
     if all(isinstance(x, int) for x in numbers if is_finite(x)):
-        return 0.0
+        return Fraction(0)
     dtype = getattr(losses, "dtype", np.float64)
     is_float = jnp.issubdtype(dtype, jnp.floating)
-    return float(jnp.finfo(dtype if is_float else np.float64).eps)
+    return Fraction(float(jnp.finfo(dtype if is_float else np.float64).eps))
 
 
 def _number(x: Any) -> int | float:
