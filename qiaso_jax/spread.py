@@ -119,7 +119,7 @@ def _first_zero(size_at: Callable[[int], float | None]) -> int | None:
 
 
 def spread(sigma: Any, step: jax.Array, centre: PyTree) -> PyTree:
-    """σ of every leaf of ``centre``, each an array that broadcasts against it.
+    """σ of every leaf of ``centre``, each a scalar or of the leaf's shape.
 
     Args:
       sigma: as checked by ``check_sigma``; a schedule may return a pytree too.
@@ -164,8 +164,7 @@ def _of_leaf(name: str, leaf: Any, sigma: Any, step: jax.Array) -> jax.Array:
             f"sigma must be a number or an array that broadcasts to {leaf.shape}, the "
             f"shape of {name}; got shape {array.shape}."
         )
-    # Of the same rank, so that no broadcast along a first axis is by accident.
-    return array.reshape((1,) * (leaf.ndim - array.ndim) + array.shape)
+    return jnp.broadcast_to(array, leaf.shape) if array.ndim else array
 
 
 def unresolved(centre: PyTree, sigma: PyTree) -> jax.Array:

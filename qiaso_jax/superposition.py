@@ -160,6 +160,8 @@ def _scaled(sigma: PyTree, directions: PyTree) -> PyTree:
     """σ z in the dtype of z."""
 
     def scaled(z, s):
-        return jnp.asarray(s).astype(z.dtype) * z
+        # One for each weight lacks the axis of the candidates.
+        s = jnp.asarray(s).astype(z.dtype)
+        return (s[None] if 0 < s.ndim < z.ndim else s) * z
 
     return jax.tree.map(scaled, directions, jax.tree.broadcast(sigma, directions))
