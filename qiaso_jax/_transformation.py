@@ -323,7 +323,9 @@ def _check_state(bound: Algorithm, state: Any, params: PyTree) -> None:
         "the same params, and of this version of qiaso_jax;"
     )
     if type(state) is not type(expected) or type(state.info) is not type(expected.info):
-        kind = type(getattr(state, "info", state)).__name__
+        kind = type(state).__name__
+        if type(state) is type(expected):
+            kind = f"{kind} with the info of a {type(state.info).__name__}"
         raise ValueError(
             f"{origin} {bound.kernel.name} takes a {type(expected).__name__}, got a "
             f"{kind}."

@@ -25,8 +25,8 @@ def is_inexact(leaf: Any) -> bool:
 
 def is_number(leaf: Any) -> bool:
     """Whether a leaf is an array of numbers or booleans, which may have an update."""
-    return hasattr(leaf, "dtype") and not jnp.issubdtype(
-        leaf.dtype, jax.dtypes.extended
+    return hasattr(leaf, "dtype") and (
+        jnp.issubdtype(leaf.dtype, np.number) or leaf.dtype == bool
     )
 
 
@@ -41,9 +41,7 @@ def arrays(tree: PyTree) -> PyTree:
 
 
 def _array(leaf: Any) -> Any:
-    if isinstance(leaf, np.ndarray | np.generic):
-        has_numbers = leaf.dtype.kind in "biufcV"  # V is of bfloat16 and its like
-    elif isinstance(leaf, jax.Array):
+    if isinstance(leaf, jax.Array | np.ndarray | np.generic):
         has_numbers = is_number(leaf)
     else:
         has_numbers = isinstance(leaf, bool | int | float | complex)
