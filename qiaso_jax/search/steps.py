@@ -1,0 +1,150 @@
+"""The steps of a search: annealed, within bounds, until it ends."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from qiaso_jax import amplitudes, weight_space
+from qiaso_jax._arguments import PyTree
+from qiaso_jax._transformation import Algorithm
+from qiaso_jax._trees import is_inexact
+from qiaso_jax.collapse import READOUTS
+from qiaso_jax.evaluation import checked_losses
+from qiaso_jax.search import stopping
+from qiaso_jax.search.bounds import Box, into
+from qiaso_jax.search.result import MinimizeStatus
+from qiaso_jax.search.stopping import Stretch
+from qiaso_jax.superposition import Candidates, Superposition
+from qiaso_jax.weight_space import QIASOInfo, QIASOState
+
+SLOW_RATE = 0.5
+"""c of the first three quarters of the steps, in each of which σ falls by e^{−c/N}."""
+
+FAST_RATE = 1.4
+"""c of the last quarter."""
+
+
+class Problem(NamedTuple):
+    """What is searched, and until when."""
+
+    fun: Callable[[Any], Any]
+    within: Box
+    sigma: PyTree
+    target: Any
+    num_steps: int
+    patience: int
+
+
+class Carry(NamedTuple):
+    """The centre, the state of the algorithm, the best point so far, and an end."""
+
+    x: PyTree
+    state: QIASOState
+    best_x: PyTree
+    best_value: jax.Array
+    stretch: Stretch
+    status: jax.Array
+
+
+def settings(num_candidates: int, num_steps: int, size: int) -> weight_space.Settings:
+    """Ranks, and a spread that anneals over the budget from 1."""
+    return weight_space.Settings(
+        Superposition(num_candidates, antithetic=True, keeps_centre=False),
+        sigma=lambda step: annealed(step, num_steps, size),
+        eta=5.0,
+        kl_strength=1.0,
+        scale=amplitudes.centred_ranks,
+        readout=READOUTS["expectation"],
+        collapse_every=1,
+        tunnelling=None,
+        batch_size=None,
+    )
+
+
+def before(search: Algorithm, x0: PyTree) -> Carry:
+    """Before the first step."""
+    state = search.init(x0)
+    dtype = state.log_amplitudes.dtype
+    return Carry(
+        x=x0,
+        state=state,
+        best_x=x0,
+        best_value=jnp.asarray(jnp.inf, dtype),
+        stretch=stopping.empty(dtype),
+        status=jnp.asarray(int(MinimizeStatus.RUNNING), jnp.int32),
+    )
+
+
+def step_unless_ended(
+    search: Algorithm, problem: Problem, carry: Carry, _: None
+) -> tuple[Carry, QIASOInfo]:
+    """One step, as ``jax.lax.scan`` has it; nothing is evaluated after the end."""
+    carry = jax.lax.cond(
+        carry.status == MinimizeStatus.RUNNING,
+        partial(_step, search, problem),
+        lambda carry: carry,
+        carry,
+    )
+    return carry, carry.state.info
+
+
+def _step(search: Algorithm, problem: Problem, carry: Carry) -> Carry:
+    """One step of the algorithm, within the bounds; keeps the best candidate."""
+    x, state, best_x, best_value, stretch, _ = carry
+    reflect = partial(into, problem.within)
+    asked = search.ask(state, x)
+    asked = asked._replace(
+        candidates=_spread_out(asked.candidates, problem.sigma, state.step)
+    )
+    candidates = jax.vmap(reflect)(asked.candidates.arrays(x))
+    values = jax.vmap(lambda x: checked_losses(problem.fun(x), (), "fun"))(candidates)
+    displacement, state = search.move(search.tell(state, x, asked, values), x)
+    x = reflect(optax.apply_updates(x, displacement))
+    epsilon = max(float(jnp.finfo(v.dtype).eps) for v in (values, best_value))
+    values = values.astype(best_value.dtype)
+    values = jnp.where(jnp.isfinite(values), values, jnp.inf)
+    winner = jnp.argmin(values)
+    best_x = optax.tree.where(
+        values[winner] < best_value,
+        jax.tree.map(lambda c: c[winner], candidates),
+        best_x,
+    )
+    best_value = jnp.minimum(best_value, values[winner])
+    stretch = stopping.extended(stretch, values, best_value, epsilon)
+    status = stopping.status(
+        best_value,
+        stretch,
+        problem.num_steps - state.step,
+        problem.target,
+        problem.patience,
+    )
+    return Carry(x, state, best_x, best_value, stretch, status)
+
+
+def _spread_out(candidates: Candidates, sigma: PyTree, step: jax.Array) -> Candidates:
+    """Each coordinate by its own σ; candidate 0 of the first step is the start."""
+
+    def offset_of(one):
+        k, drawn = one
+        moves = (k > 0) | (step > 0)
+        return jax.tree.map(
+            lambda d, s: jnp.where(moves, s, 0) * d if is_inexact(d) else d,
+            candidates.offset_of(drawn),
+            sigma,
+        )
+
+    each = (jnp.arange(candidates.number), candidates.each)
+    return candidates._replace(each=each, offset_of=offset_of)
+
+
+def annealed(step: jax.Array, num_steps: int, size: int) -> jax.Array:
+    """σ_t / σ_0: slowly at first, to find the basin; faster in the last quarter."""
+    refining = jnp.maximum(step - 0.75 * num_steps, 0)
+    exponent = -(SLOW_RATE * (step - refining) + FAST_RATE * refining) / size
+    # Not below the resolution of single precision at the scale of sigma.
+    return jnp.exp(jnp.maximum(exponent, math.log(1e-8)))
