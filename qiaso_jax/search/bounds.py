@@ -135,6 +135,6 @@ def spread(sigma: Any, box: Box, x0: PyTree) -> PyTree:
             accepted = (spread > 0) & (spread < np.inf)
             if not np.all(accepted | (not isinstance(free, Tracer) and ~free)):
                 raise ValueError(f"sigma must be {rule}")
-        return spread * free
+        return jnp.where(free, spread, 0)
 
     return jax.tree.map(on_leaf, spreads, box.free, x0)

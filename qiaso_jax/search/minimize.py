@@ -56,7 +56,7 @@ def minimize(
     as Rosenbrock's, is better searched with CMA-ES.
 
     The search ends before its budget is spent when ``target`` is reached, or when it
-    has converged: values had differed, and then, while σ halves and for at least ten
+    has converged: values had differed, and then, while σ halves and for at least five
     steps, all equal the best one to within 4 ε max|L|.
 
     Args:

@@ -57,7 +57,7 @@ def extended(
 
 
 def patience(size: int, rate: float) -> int:
-    """The length of a stretch that ends the search: σ halves in it; at least ten steps.
+    """The length of a stretch that ends the search: σ halves in it; at least five steps.
 
     Then the values are equal at every scale below, unless the function has steps that
     are wide compared to all that was tried.
@@ -66,7 +66,7 @@ def patience(size: int, rate: float) -> int:
       size: N, the number of coordinates.
       rate: c, where σ falls by e^{−c/N} in a step.
     """
-    return max(10, math.ceil(math.log(2) / rate * size))
+    return max(5, math.ceil(math.log(2) / rate * size))
 
 
 def status(
