@@ -16,6 +16,8 @@ from qiaso_jax.search.start import coordinatewise
 class Box(NamedTuple):
     """Bounds of every coordinate: pytrees like x0, of numbers or arrays; ±inf for none.
 
+    To XLA a subnormal bound is 0.
+
     Attributes:
       lower: the least value.
       upper: the greatest; a coordinate for which it equals ``lower`` is fixed.

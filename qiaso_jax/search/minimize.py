@@ -113,6 +113,11 @@ def minimize(
     if target is not None:
         _arguments.scalar("target", target)
     max_evaluations = _arguments.positive_int("max_evaluations", max_evaluations)
+    if max_evaluations >= 2**31:
+        raise ValueError(
+            "max_evaluations must be below 2**31, as they are counted in int32; got "
+            f"{max_evaluations}."
+        )
     if num_candidates is None:
         num_candidates = _default_candidates(max_evaluations, size)
     num_candidates = _arguments.positive_int("num_candidates", num_candidates)
@@ -204,7 +209,7 @@ def _result(carry: Carry, history: QIASOInfo) -> MinimizeResult:
         fun=carry.best_value,
         mean=carry.x,
         nfev=num_candidates * carry.state.step,
-        nit=carry.state.step,
+        nit=jnp.array(carry.state.step),  # a buffer of its own, if all are donated
         status=carry.status,
         history=history,
         state=carry.state,

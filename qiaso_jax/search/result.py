@@ -15,6 +15,13 @@ class MinimizeStatus(enum.IntEnum):
 
     Attributes:
       message: the same in a sentence.
+      CONVERGED: 2. Values had differed, and no longer do where σ has shrunk to.
+      TARGET_REACHED: 1. The best value is at most ``target``.
+      BUDGET_SPENT: 0. No further step fits into ``max_evaluations``.
+      FLAT: −1. The budget is spent, and all finite values were equal up to rounding.
+      NO_FINITE_VALUE: −2. The budget is spent, and all values were NaN or infinite.
+      STOPPED_BY_CALLBACK: −3. The callback asked for it.
+      RUNNING: −4. What the callback sees until the search ends.
 
     Examples:
       >>> from qiaso_jax.search.result import MinimizeStatus
@@ -34,7 +41,7 @@ class MinimizeStatus(enum.IntEnum):
     CONVERGED = 2, "The search has converged: values differ no more."
     TARGET_REACHED = 1, "The target is reached."
     BUDGET_SPENT = 0, "The budget of evaluations is spent."
-    FLAT = -1, "The function is flat: all finite values are equal."
+    FLAT = -1, "The function is flat: all finite values equal up to rounding."
     NO_FINITE_VALUE = -2, "No value was finite."
     STOPPED_BY_CALLBACK = -3, "The callback ended the search."
     RUNNING = -4, "The search is running."

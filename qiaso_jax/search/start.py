@@ -73,8 +73,9 @@ def coordinatewise(name: str, value: Any, x0: PyTree) -> PyTree:
         value = jax.tree.broadcast(value, x0)
     except ValueError as error:
         raise ValueError(
-            f"{name} must be a number or a pytree prefix of x0, whose structure is "
-            f"{jax.tree.structure(x0)}; got {jax.tree.structure(value)}."
+            f"{name} must be a number or an array, or a pytree of these that is a "
+            f"prefix of x0, whose structure is {jax.tree.structure(x0)}; got "
+            f"{jax.tree.structure(value)}."
         ) from error
 
     def on_leaf(part, x):

@@ -57,7 +57,7 @@ def extended(
 
 
 def patience(size: int, rate: float) -> int:
-    """The length of a stretch that ends the search: σ halves in it; at least five steps.
+    """The length of a stretch that ends the search: σ halves in it; five at least.
 
     Then the values are equal at every scale below, unless the function has steps that
     are wide compared to all that was tried.

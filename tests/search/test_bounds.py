@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from qiaso_jax.search.bounds import Box, box, into, num_free, projected, spread
@@ -57,10 +57,12 @@ def boxes(draw, largest=1.0):
             )
         )
     low, high = sorted((first, second))
+    # To XLA subnormal numbers are 0; a width may be one all the same.
+    assume(all(v == 0 or abs(v) >= np.finfo(dtype).tiny for v in (low, high)))
     return dtype, low, high, x
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(boxes(), st.floats(0, 1))
 def test_a_point_inside_stays_bit_for_bit(drawn, where):
     dtype, low, high, x = drawn
@@ -68,7 +70,7 @@ def test_a_point_inside_stays_bit_for_bit(drawn, where):
         between = dtype(low + (high - low) * where)
     inside = [v for v in (low, high, between, x) if low <= v <= high]
     inside = np.array([v for v in inside if np.isfinite(v)], dtype)
-    inside[np.abs(inside) < np.finfo(dtype).tiny] = 0  # as XLA has subnormal numbers
+    inside[np.abs(inside) < np.finfo(dtype).tiny] = 0
     inside = inside[(low <= inside) & (inside <= high)]
     if inside.size:
         np.testing.assert_array_equal(
@@ -77,7 +79,7 @@ def test_a_point_inside_stays_bit_for_bit(drawn, where):
         )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(boxes(largest=0.2))
 @example((np.float32, np.float32(1.2e-37), np.float32(1.2000001e-37), np.float32(3)))
 @example((np.float32, np.float32(-1e6), np.float32(1e6), np.float32(1e30)))
@@ -87,12 +89,11 @@ def test_points_are_mirrored_as_in_rational_numbers(drawn):
     found = Fraction(float(reflected([x], low, high, dtype)[0]))
     magnitude = max(abs(float(v)) for v in (x, low, high) if np.isfinite(v))
     limits = np.finfo(dtype)
-    # XLA takes numbers below the smallest normal one for 0.
     tolerance = 8 * float(limits.eps) * magnitude + 4 * float(limits.tiny)
     assert abs(found - mirrored(float(x), float(low), float(high))) <= tolerance
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(boxes())
 @example((np.float32, np.float32(-3e38), np.float32(3e38), np.float32(3.4e38)))
 @example((np.float32, np.float32(3e38), np.float32(3.3e38), np.float32(-3e38)))
@@ -172,7 +173,7 @@ def test_the_spread_is_a_third_of_the_widths_unless_given():
         (np.array([1.0, np.nan]), None, ValueError, "sigma must be finite and above"),
         (1e39, None, ValueError, "sigma must be finite and above 0"),
         (np.ones(3), None, ValueError, r"sigma must broadcast to.*\(2,\).*got.*\(3,\)"),
-        ([1.0, 1.0], None, ValueError, "sigma must be a number or a pytree prefix"),
+        ([1.0, 1.0], None, ValueError, "sigma must be a number or an array"),
         ("wide", None, TypeError, "sigma must be real numbers, got dtype <U4"),
         (1.0, (np.nan, 1.0), ValueError, "bounds must have lower <= upper"),
         (1.0, (np.inf, np.inf), ValueError, "bounds must have.*numbers between"),
