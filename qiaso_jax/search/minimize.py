@@ -57,7 +57,7 @@ def minimize(
 
     The search ends before its budget is spent when ``target`` is reached, or when it
     has converged: values had differed, and then, while σ halves and for at least five
-    steps, all equal the best one to within 4 ε max|L|.
+    steps, all equal the best one L to within 4 ε |L|, ε of their precision.
 
     Args:
       fun: ``fun(x) -> scalar``, traceable by JAX; ``ask`` and ``tell`` are for others.

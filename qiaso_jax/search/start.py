@@ -44,14 +44,11 @@ def start(x0: PyTree) -> PyTree:
 
 
 def _array(path: Any, leaf: Any) -> jax.Array:
-    # NumPy's float64 is a float to Python, and an array of its dtype to its users.
-    is_number = isinstance(leaf, int | float | complex) and not isinstance(
-        leaf, bool | np.generic
-    )
+    is_number = isinstance(leaf, int | float | complex) and not isinstance(leaf, bool)
     try:
         dtype = jnp.result_type(leaf, float) if is_number else jnp.result_type(leaf)
         return jnp.asarray(leaf, dtype)
-    except (TypeError, ValueError) as error:
+    except TypeError as error:
         raise TypeError(
             f"x0{keystr(path)} must be a number or an array, got {leaf!r}."
         ) from error

@@ -12,7 +12,7 @@ from qiaso_jax.search.result import MinimizeStatus
 class Stretch(NamedTuple):
     """Steps in a row whose values all equal the best one so far, up to rounding.
 
-    Equal is a difference of at most 4 ε max|L|, with ε of the values' precision. As the
+    Equal is a difference of at most 4 ε |L|, with ε of the values' precision. As the
     highest of all steps is compared, a slow descent leaves the stretch, however little
     it gains in a step; and so does one that stays on a plateau above the best value.
 
@@ -47,8 +47,7 @@ def extended(
     finite = jnp.isfinite(values)
     highest = jnp.max(values, where=finite, initial=-jnp.inf)
     highest = jnp.maximum(stretch.highest, highest)
-    magnitude = jnp.maximum(jnp.abs(highest), jnp.abs(best_value))
-    equal = highest - best_value <= 4 * epsilon * magnitude
+    equal = highest - best_value <= 4 * epsilon * jnp.abs(best_value)
     return Stretch(
         jnp.where(equal, highest, -jnp.inf),
         jnp.where(equal, stretch.length + jnp.any(finite), 0),

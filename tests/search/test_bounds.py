@@ -174,6 +174,7 @@ def test_the_spread_is_a_third_of_the_widths_unless_given():
         (1e39, None, ValueError, "sigma must be finite and above 0"),
         (np.ones(3), None, ValueError, r"sigma must broadcast to.*\(2,\).*got.*\(3,\)"),
         ([1.0, 1.0], None, ValueError, "sigma must be a number or an array"),
+        (True, None, TypeError, "sigma must be real numbers, got dtype bool"),
         ("wide", None, TypeError, "sigma must be real numbers, got dtype <U4"),
         (1.0, (np.nan, 1.0), ValueError, "bounds must have lower <= upper"),
         (1.0, (np.inf, np.inf), ValueError, "bounds must have.*numbers between"),
