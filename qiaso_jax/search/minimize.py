@@ -106,6 +106,10 @@ def minimize(
       >>> print(f"{result.fun:.2f}", result.x.round(2) + 0.0)
       0.00 [0. 0. 0. 0. 0.]
     """
+    if not callable(fun):
+        raise TypeError(f"fun must be a function x -> scalar, got {fun!r}.")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function or None, got {callback!r}.")
     x0 = start(x0)
     within = box(bounds, x0)
     size = num_free(within, x0)

@@ -44,14 +44,16 @@ def start(x0: PyTree) -> PyTree:
 
 
 def _array(path: Any, leaf: Any) -> jax.Array:
-    is_number = isinstance(leaf, int | float | complex) and not isinstance(leaf, bool)
+    if isinstance(leaf, int | float | complex) and not isinstance(leaf, bool):
+        return jnp.asarray(leaf, jnp.result_type(leaf, float))
     try:
-        dtype = jnp.result_type(leaf, float) if is_number else jnp.result_type(leaf)
-        return jnp.asarray(leaf, dtype)
-    except TypeError as error:
+        array = jnp.asarray(leaf)
+    except (TypeError, ValueError) as error:
         raise TypeError(
             f"x0{keystr(path)} must be a number or an array, got {leaf!r}."
         ) from error
+    # Weakly typed leaves would turn strong in the first step.
+    return jnp.asarray(array, array.dtype)
 
 
 def coordinatewise(name: str, value: Any, x0: PyTree) -> PyTree:

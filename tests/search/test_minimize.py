@@ -116,6 +116,8 @@ def test_the_same_key_gives_the_same_result():
         ({"bounds": ({"a": 0.0}, 1.0)}, ValueError, "lower bound must be a number or"),
         ({"bounds": 3.0}, TypeError, r"bounds must be a tuple \(lower, upper\)"),
         ({"x0": jnp.arange(3)}, TypeError, "x0 must have at least one floating"),
+        ({"callback": 3}, TypeError, "callback must be a function or None, got 3"),
+        ({"fun": 3}, TypeError, "fun must be a function x -> scalar, got 3"),
         (
             {"fun": lambda x: x},
             ValueError,

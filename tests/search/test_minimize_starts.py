@@ -69,6 +69,27 @@ def test_never_worse_than_the_start(max_evaluations):
         np.testing.assert_array_equal(results.x, starts)
 
 
+def test_the_start_is_evaluated_and_no_later_centre():
+    seen, centres = [], []
+
+    def fun(x):
+        jax.debug.callback(lambda x: seen.append(float(x[0])), x)
+        return sphere(x)
+
+    minimize(
+        fun,
+        jnp.full(2, 1.5),
+        sigma=1.0,
+        max_evaluations=50,
+        num_candidates=10,
+        callback=lambda so_far: centres.append(float(so_far.mean[0])),
+    )
+    jax.effects_barrier()
+    assert seen.count(1.5) == 1
+    assert len(seen) == 50
+    assert not set(centres) & set(seen)
+
+
 def test_a_start_without_a_finite_value_is_no_candidate_for_the_best():
     def fun(x):
         return jnp.where(jnp.all(x == 1), -jnp.inf, jnp.sum(x**2))

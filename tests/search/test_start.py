@@ -29,6 +29,12 @@ def test_numbers_are_in_double_precision_where_jax_is():
         assert start(np.float32(0.1)).dtype == jnp.float32
 
 
+def test_what_is_known_by_value_alone_is_of_a_definite_dtype():
+    found = start([2**40, jnp.asarray(0.5), True])
+    assert not any(leaf.weak_type for leaf in found)
+    assert found[0] == 2.0**40
+
+
 def test_other_leaves_keep_their_dtype():
     x0 = {
         "half": jnp.ones(2, jnp.bfloat16),
@@ -68,6 +74,8 @@ def test_arrays_of_integers_stay_and_are_named(integers):
         ([], r"at least one floating or complex number to move, got.*\[\]"),
         ([True, np.zeros(0)], "at least one floating or complex"),
         ({"a": 1.0, "b": ["text"]}, r"x0\['b'\]\[0\] must be a number.*got 'text'"),
+        (["f4", 1.0], r"x0\[0\] must be a number or an array, got 'f4'"),
+        ([float, 1.0], r"x0\[0\] must be a number or an array, got <class 'float'>"),
         ([1.0, print], r"x0\[1\] must be a number or an array, got <built-in"),
         (np.array(["a"]), "x0 must be a number or an array"),
     ],
