@@ -85,7 +85,7 @@ class MinimizeResult(NamedTuple):
 
     @property
     def message(self) -> Any:
-        """Why the search ended; of many searches, an array of strings."""
+        """Why the search ended; of many searches, an array of strings; not traced."""
         status = np.asarray(self.status)
         messages = [MinimizeStatus(s).message for s in status.ravel().tolist()]
         return np.reshape(messages, status.shape) if status.ndim else messages[0]

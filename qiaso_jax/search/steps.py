@@ -30,7 +30,16 @@ FAST_RATE = 1.4
 
 
 class Problem(NamedTuple):
-    """What is searched, and until when."""
+    """What is searched, and until when.
+
+    Attributes:
+      fun: the function.
+      within: the box that its arguments lie in.
+      sigma: initial spread of each coordinate, a pytree like x; 0 where it is fixed.
+      target: a value that is good enough.
+      num_steps: what the budget affords.
+      patience: how many steps without a difference end the search.
+    """
 
     fun: Callable[[Any], Any]
     within: Box
@@ -41,7 +50,16 @@ class Problem(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """The centre, the state of the algorithm, the best point so far, and an end."""
+    """What goes from step to step; after the end it stays as it is.
+
+    Attributes:
+      x: the centre.
+      state: of the algorithm.
+      best_x: the best point so far.
+      best_value: its value, ``inf`` before the first finite one.
+      stretch: steps whose values all equal the best one.
+      status: a ``MinimizeStatus``, int32.
+    """
 
     x: PyTree
     state: QIASOState
