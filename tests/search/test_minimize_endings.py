@@ -72,6 +72,10 @@ def test_convergence_ends_the_search_where_nothing_is_left_to_find(monkeypatch):
         (lambda x: 2.0 + 0 * jnp.sum(x), "The function is flat"),
         (lambda x: 1e6 + 1e-3 * jnp.sum(x), "The function is flat"),
         (lambda x: jnp.where(x[0] > 0, 2.0, jnp.nan), "The function is flat"),
+        (
+            lambda x: (5 + 0.05 * jnp.tanh(jnp.sum(x))).astype(jnp.bfloat16),
+            "The function is flat",
+        ),
         (sphere, "The budget of evaluations is spent"),
         (lambda x: jnp.round(jnp.sum(x)), "The budget of evaluations is spent"),
     ],
