@@ -165,3 +165,21 @@ def test_candidates_stay_within_bounds(name):
     assert (seen <= upper).all()
     assert (np.ptp(seen, axis=0) > 0.3).all()
     np.testing.assert_allclose(result.x, np.clip(0.3, lower, upper), atol=0.02)
+
+
+def test_the_centre_stays_within_bounds():
+    def search(key):
+        return minimize(
+            jnp.sum,
+            jnp.zeros(2),
+            sigma=2.0,
+            max_evaluations=8,
+            num_candidates=8,
+            bounds=(0.0, 1.0),
+            key=key,
+        )
+
+    means = jax.jit(jax.vmap(search))(jnp.arange(50)).mean
+    assert ((0 <= means) & (means <= 1)).all()
+    # Reflected, and not held at a bound.
+    assert jnp.ptp(means) > 0.5
