@@ -133,9 +133,10 @@ def minimised(
         )
         for seed, start in enumerate(starts)
     ]
-    spent = results[0].nfev
-    settings = {"population": spent // results[0].nit, "sigma": WORKING_SIGMA}
-    values = [result.fun for result in results]
+    spent = max(int(result.nfev) for result in results)
+    population = int(results[0].nfev // results[0].nit)
+    settings = {"population": population, "sigma": WORKING_SIGMA}
+    values = [float(result.fun) for result in results]
     return Run(method, settings, budget, spent, *watch.read(), values)
 
 
