@@ -128,7 +128,7 @@ def test_a_stored_state_of_version_0_is_refused_and_not_misread(name):
     tx = getattr(qiaso_jax, name)(**settings)
     stored = (STORED / f"{name}.msgpack").read_bytes()
     with pytest.raises(
-        ValueError, match="field names of the state dict.* do not match"
+        ValueError, match=r"field names of the state dict.* do not match"
     ):
         flax.serialization.from_bytes(tx.init(params), stored)
     # As read without a target, it is no state of ours.

@@ -429,7 +429,8 @@ def amplify(
       The amplitudes; K = 2 P. An example that lost all candidates keeps the prior.
     """
     each = measured(losses.reshape(-1, losses.shape[-1]), eta.dtype)
-    apart = jnp.where(each.equal[None], each.excess * 0, each.excess)
+    known = jnp.isfinite(each.excess)
+    apart = jnp.where(each.equal[None] & known, 0, each.excess)
     scaled_losses, unit = amplitudes.shared_zscore(apart, share)
     log_prior, informed = amplitudes.uniform_over_known(each.value)
     log_p = amplitudes.amplify(log_prior, scaled_losses, eta)

@@ -167,7 +167,8 @@ def best_so_far(best: Best | None, candidates: PyTree, losses: Any) -> Best:
     loss = numbers[winner] if finite else math.inf
     if best is not None and not loss < best.loss:
         return best
-    return Best(jax.tree.map(lambda c: c[winner], candidates), loss)
+    of_one = jax.tree.map(lambda c: c[winner] if hasattr(c, "shape") else c, candidates)
+    return Best(of_one, loss)
 
 
 @partial(jax.jit, static_argnums=0)
