@@ -37,10 +37,10 @@ def zscore(losses: Float[Array, " K"]) -> Float[Array, " K"]:
     finite = jnp.isfinite(losses)
     count = jnp.maximum(jnp.sum(finite), 1).astype(losses.dtype)
     losses = jnp.where(finite, losses, 0)
-    losses = _over(jnp.max(jnp.abs(losses)), losses)
+    # Halves of large losses, whose difference overflows; both are exact.
+    losses = jnp.where(jnp.max(jnp.abs(losses)) > 1, losses / 2, losses)
     lowest = jnp.min(losses, where=finite, initial=jnp.inf)
-    excess = jnp.where(finite, losses, 0) - jnp.where(finite, lowest, 0)
-    # Once more, as squares of what is left may be too small.
+    excess = losses - jnp.where(finite, lowest, losses)
     excess = _over(jnp.max(excess), excess)
     deviation = jnp.where(finite, excess - jnp.sum(excess) / count, 0)
     spread = jnp.sqrt(jnp.sum(deviation**2) / count)
