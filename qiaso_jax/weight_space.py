@@ -220,7 +220,7 @@ class QIASOInfo(NamedTuple):
 
 
 class QIASOState(NamedTuple):
-    """The state of ``qiaso``; all leaves are arrays.
+    """The state of ``qiaso``; all leaves are arrays. Version 1.
 
     Attributes:
       step: number of updates so far, int32.

@@ -239,7 +239,7 @@ class FactorisedInfo(NamedTuple):
 
 
 class FactorisedState(NamedTuple):
-    """The state of ``factorised_qiaso``; all leaves are arrays.
+    """The state of ``factorised_qiaso``; all leaves are arrays. Version 1.
 
     Attributes:
       step: number of updates so far, int32.

@@ -254,7 +254,7 @@ class NodeInfo(NamedTuple):
 
 
 class NodeState(NamedTuple):
-    """The state of ``node_qiaso``; all leaves are arrays.
+    """The state of ``node_qiaso``; all leaves are arrays. Version 1.
 
     Every step prepares superpositions of its own: none is kept.
 
