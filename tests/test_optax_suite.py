@@ -28,6 +28,9 @@ import qiaso_jax
 
 pytestmark = pytest.mark.slow
 
+# 0.2.6 has no tests of sharding, and 0.2.7 is not imported under JAX 0.10.2.
+pytest.importorskip("optax", minversion="0.2.8")
+
 SLOT = "sophia"
 
 
