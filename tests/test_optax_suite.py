@@ -173,8 +173,5 @@ def test_the_sharding_suite_has_no_other_tests(eight_devices):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("name", SHARDING)
-def test_sharding_suite(optimizer, name, eight_devices, request):
-    if optimizer is node_qiaso and "state" in name:
-        why = "the cotangents of node_qiaso are not sharded as its sites are"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=why))
+def test_sharding_suite(optimizer, name, eight_devices):
     assert eight_devices.submit(sharding_failures, optimizer, name).result() == []
