@@ -223,6 +223,17 @@ def widened(tree: PyTree) -> PyTree:
     return jax.tree.map(widen, tree)
 
 
+def sharded_like(tree: PyTree, like: PyTree) -> PyTree:
+    """``tree`` over the devices as ``like`` is, where a mesh has explicit axes."""
+
+    def leaf_like(x, like):
+        sharding = jax.typeof(like).sharding
+        explicit = jax.sharding.AxisType.Explicit in sharding.mesh.axis_types
+        return jax.sharding.reshard(x, sharding) if explicit else x
+
+    return jax.tree.map(leaf_like, tree, like)
+
+
 def copied(state: PyTree) -> PyTree:
     """Every leaf an array of its own, so that a state can be donated."""
     return jax.tree.map(lambda x: x.copy() if isinstance(x, jax.Array) else x, state)

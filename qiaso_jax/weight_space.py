@@ -384,7 +384,9 @@ def _collapse(
 
     def collapse_now():
         weights = settings.readout(asked.collapse_key, log_amplitudes)
-        displacement = asked.candidates.weighted_offset(weights, centre)
+        displacement = _trees.sharded_like(
+            asked.candidates.weighted_offset(weights, centre), centre
+        )
         prepared = _stored(settings, asked.prepare_key, centre, state.step + 1)
         uniform = amplitudes.uniform(log_amplitudes.shape[0], log_amplitudes.dtype)
         return displacement, prepared, uniform

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from registry import PARAMS, REGISTRY, X, Y, every_optimizer, one_of_each, steps
+from registry import PARAMS, REGISTRY, X, Y, one_of_each, steps
 
 import qiaso_jax
 from qiaso_jax import node_qiaso, qiaso
@@ -28,7 +28,7 @@ def recording(seen):
     return optax.GradientTransformationExtraArgs(lambda params: (), update)
 
 
-@every_optimizer
+@one_of_each
 def test_extra_arguments_and_the_expected_loss_reach_the_inner_optimizer(name):
     entry, seen = REGISTRY[name], []
     tx = entry.make(optimizer=optax.chain(optax.identity(), recording(seen)))
@@ -189,8 +189,8 @@ def test_all_by_keyword():
 @one_of_each
 @pytest.mark.parametrize(
     "concrete",
-    [float, lambda v: np.asarray(v).sum(), lambda v: v if v > 0 else -v, int],
-    ids=["float", "NumPy", "if", "int"],
+    [float, lambda v: np.asarray(v).sum(), lambda v: v if v > 0 else -v],
+    ids=["float", "NumPy", "if"],
 )
 def test_a_value_that_jax_cannot_trace_is_named(name, concrete):
     entry = REGISTRY[name]
@@ -218,7 +218,7 @@ def test_a_near_miss_of_a_name_is_warned_of():
 AUX = {"norm": jnp.array(0.0), "count": jnp.array(3)}
 
 
-@every_optimizer
+@one_of_each
 def test_what_value_fn_returns_besides_comes_back_of_the_centre(name):
     entry = REGISTRY[name]
     tx, plain = entry.make(has_aux=True), entry.make()
@@ -297,8 +297,9 @@ def test_what_must_be_static_is_named_at_once(factory, named, missing):
 
 
 @pytest.mark.slow
-@every_optimizer
-@pytest.mark.parametrize("bad", [jnp.inf, -jnp.inf])
+@pytest.mark.parametrize(
+    ("name", "bad"), [*((name, jnp.inf) for name in REGISTRY), ("qiaso", -jnp.inf)]
+)
 def test_infinite_losses_under_debug_nans(name, bad):
     """Unjitted: nothing of our own arithmetic is NaN on the way."""
     entry = REGISTRY[name]

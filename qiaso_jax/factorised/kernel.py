@@ -393,6 +393,7 @@ def tell(
             centre,
             settings.granularity,
         )
+        displacement = _trees.sharded_like(displacement, centre)
         prepared = _stored(settings, asked.prepare_key, centre, state.step + 1)
         return displacement, prepared, _uniform(settings, centre)
 

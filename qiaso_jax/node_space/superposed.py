@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from qiaso_jax._trees import sharded_like
 from qiaso_jax.directions import REACH
 from qiaso_jax.node_space.examples import Model, telling_examples
 from qiaso_jax.node_space.noise import ExampleNoise, NodeNoise, SiteNoise
@@ -157,7 +158,7 @@ def superpose(
             drawn.evaluated,
         )
 
-    _, pull, (clean, masks) = jax.vjp(
+    at_sites, pull, (clean, masks) = jax.vjp(
         clean_pass, [model.leaves[i] for i in moving], has_aux=True
     )
     noises = [
@@ -179,8 +180,8 @@ def superpose(
         cotangents = {}
         for i, (noise, total) in enumerate(zip(noises, totals, strict=True)):
             if isinstance(noise, NodeNoise):
-                dtype = sites.sites[i].variable.aval.dtype
-                cotangents[i] = noise.cotangent(total).astype(dtype)
+                cotangent = noise.cotangent(total).astype(at_sites[i].dtype)
+                cotangents[i] = sharded_like(cotangent, at_sites[i])
             elif isinstance(noise, ExampleNoise):
                 leaves = sorted(sites.sites[i].leaves)
                 for leaf, part in zip(leaves, noise.gradients(total), strict=True):
