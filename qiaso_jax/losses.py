@@ -129,7 +129,9 @@ def real_numbers(losses: Any) -> list[int | float]:
       ValueError: if one has an axis.
     """
     try:
-        return [_number(x) for x in losses]
+        # At once: a device hands out an array element by element slowly.
+        values = np.asarray(losses) if isinstance(losses, jax.Array) else losses
+        return [_number(x) for x in values]
     except TypeError as error:
         raise TypeError(
             "losses must be a sequence of real numbers, NaN where a candidate has no "
