@@ -6,7 +6,9 @@ the end of ``docs/faults.md``.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import signal
 import tempfile
 from pathlib import Path
@@ -103,7 +105,11 @@ def damaged_files(command: Command) -> list[dict[str, Any]]:
     """Checkpoints that are damaged, or of something else."""
     rows = []
     for name in files.DAMAGES:
-        with tempfile.TemporaryDirectory() as folder:
+        # tensorstore prints a trace for each array that it cannot read.
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             place = Path(folder)
             rows.append(files.damaged_checkpoints(place, name, command.checkpoints))
         rows += files.damaged_bytes(name, 10 * command.checkpoints)

@@ -75,6 +75,7 @@ def endured(name: str, num_steps: int, num_calls: int) -> dict[str, Any]:
         carry = jax.block_until_ready(one(carry))
         if number == num_calls // 10:
             before = resident()
+    growth = resident() - before
     return {
         "method": name,
         "steps": num_steps,
@@ -84,7 +85,7 @@ def endured(name: str, num_steps: int, num_calls: int) -> dict[str, Any]:
         "distance": float(distance(x)),
         "worst_distance": float(worst),
         "calls": num_calls,
-        "growth": (resident() - before) / MEBIBYTE,
+        "growth": growth / MEBIBYTE,
     }
 
 
