@@ -8,17 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.cli import UserError
-from benchmarks.faults import (
-    __main__ as faults,
-)
-from benchmarks.faults import (
-    endurance,
-    files,
-    processes,
-    report,
-    searching,
-    training,
-)
+from benchmarks.faults import __main__ as faults
+from benchmarks.faults import endurance, files, processes, report, searching, training
 
 pytestmark = pytest.mark.slow
 
@@ -81,12 +72,12 @@ def test_holes_in_a_function_are_as_wide_as_said():
         assert max(row["value"]) < 1e-3
 
 
-def test_a_training_that_was_killed_is_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "EPOCHS", 120)
+def test_a_training_that_was_killed_is_the_same(tmp_path):
     row = processes.ended(tmp_path, "adam", signal.SIGKILL, 1)
     assert row["same"]
     assert row["times"] == 1
-    assert 0 <= row["again"] < processes.CHECKPOINT_EVERY + 8
+    # At most two checkpoints are under way.
+    assert 0 <= row["again"] < 3 * processes.CHECKPOINT_EVERY
 
 
 @pytest.mark.parametrize("damage", files.DAMAGES)
