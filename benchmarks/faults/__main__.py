@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import cli
-from benchmarks.cli import progress, require_at_least
+from benchmarks.cli import UserError, progress, require_at_least
 from benchmarks.faults import endurance, files, processes, searching, training
 from benchmarks.faults.report import page, placed
 from benchmarks.harness import records
@@ -53,7 +53,12 @@ def main(command: Command) -> None:
     """Writes everything, and prints the tables."""
     require_at_least(command, 1, "seeds", "steps", "times", "checkpoints", "calls")
     require_at_least(command, 10, "long_steps")
-    command.output.mkdir(parents=True, exist_ok=True)
+    try:
+        # Before the minutes that fill it.
+        document = command.docs.read_text()
+        command.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write the results: {error}") from error
     settings = dataclasses.asdict(command)
     content = {
         "command": "python -m benchmarks.faults",
@@ -68,7 +73,7 @@ def main(command: Command) -> None:
     records.write_json(command.output / "results.json", content)
     text = page(content)
     records.write_text(command.output / "table.md", f"# Faults\n\n{text}")
-    records.write_text(command.docs, placed(command.docs.read_text(), text))
+    records.write_text(command.docs, placed(document, text))
     print(text)
 
 

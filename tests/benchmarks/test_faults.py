@@ -140,6 +140,35 @@ def test_stored_numbers_hold_what_the_page_says():
     assert all(row["step"] == row["steps"] == 1_000_000 for row in content["long"])
 
 
+def test_the_command_leaves_results_and_page(tmp_path, monkeypatch, capsys):
+    stored = json.loads((faults.Command().output / "results.json").read_text())
+    parts = {
+        "trainings": "trainings",
+        "searches": "searches",
+        "ended_processes": "processes",
+        "damaged_files": "files",
+        "long_runs": "long",
+    }
+    for function, part in parts.items():
+        monkeypatch.setattr(faults, function, lambda _, part=part: stored[part])
+    docs = tmp_path / "faults.md"
+    docs.write_text(f"# Faults\n\nAs it was.\n\n{report.HEADING}\n\nold\n")
+    faults.main(faults.Command(output=tmp_path / "results", docs=docs))
+    content = json.loads((tmp_path / "results/results.json").read_text())
+    assert {part: content[part] for part in parts.values()} == {
+        part: stored[part] for part in parts.values()
+    }
+    text = report.page(content)
+    assert docs.read_text() == f"# Faults\n\nAs it was.\n\n{report.HEADING}\n\n{text}"
+    assert text in capsys.readouterr().out
+
+
+def test_a_page_that_is_not_there_is_refused_at_once(tmp_path):
+    command = faults.Command(output=tmp_path, docs=tmp_path / "none.md")
+    with pytest.raises(UserError, match=r"cannot write the results: .*none\.md"):
+        faults.main(command)
+
+
 def test_the_example_of_the_page_runs():
     (code,) = re.findall(
         r"```python\n(.*?)```", faults.Command().docs.read_text(), re.DOTALL
