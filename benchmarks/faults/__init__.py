@@ -1,0 +1,1 @@
+"""What faults in losses, processes and files cost."""
