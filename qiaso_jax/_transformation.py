@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from qiaso_jax import _arguments, _trees
@@ -331,18 +332,25 @@ def _check_state(bound: Algorithm, state: Any, params: PyTree) -> None:
             f"{kind}."
         )
 
-    def shapes(state):
-        compared = state._replace(info=(), aux=())
-        leaves = jax.tree_util.tree_flatten_with_path(compared)[0]
-        return {_trees.name_of(path, "state"): jnp.shape(x) for path, x in leaves}
-
-    found, wanted = shapes(state), shapes(expected)
+    found, wanted = _kinds(state), _kinds(expected)
     for name in [*wanted, *found]:
         if found.get(name) != wanted.get(name):
             raise ValueError(
-                f"{origin} {name} must have the shape {wanted.get(name, 'of no array')}"
-                f", got {found.get(name, 'no such array')}."
+                f"{origin} {name} must be {wanted.get(name, 'no array')}, got "
+                f"{found.get(name, 'no array')}."
             )
+
+
+def _kinds(state: Any) -> dict[str, str]:
+    """The dtype and shape of all leaves by name; of the inner optimizer's, the shape."""
+    compared = state._replace(info=(), aux=())
+    kinds = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(compared)[0]:
+        name = _trees.name_of(path, "state")
+        is_inner = name.startswith("state.opt_state")
+        dtype = "array" if is_inner else getattr(leaf, "dtype", type(leaf).__name__)
+        kinds[name] = f"{dtype}{list(np.shape(leaf))}"
+    return kinds
 
 
 def _objective(

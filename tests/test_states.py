@@ -66,37 +66,42 @@ def test_every_leaf_of_a_new_state_is_an_array_of_its_own(name):
 @pytest.mark.parametrize(
     ("make", "other", "params", "sentence"),
     [
-        (partial(qiaso, 16), partial(qiaso, 8), PARAMS, r"log_amplitudes .*\(16,\)"),
+        (
+            partial(qiaso, 16),
+            partial(qiaso, 8),
+            PARAMS,
+            r"log_amplitudes must be float32\[16\], got",
+        ),
         (
             partial(qiaso, 16, collapse_every=2),
             partial(qiaso, 8, collapse_every=2),
             PARAMS,
-            r"state.candidates\['b'\] must have the shape \(16,\), got \(8,\)",
+            r"state.candidates\['b'\] must be float32\[16\], got float32\[8\]",
         ),
-        (partial(qiaso, collapse_every=2), qiaso, PARAMS, "no such array"),
+        (partial(qiaso, collapse_every=2), qiaso, PARAMS, "got no array"),
         (
             partial(qiaso, optimizer=optax.adam(0.1)),
             partial(qiaso, optimizer=optax.adam(0.1)),
             {"w": jnp.ones(4), "b": jnp.float32(0)},
-            r"opt_state\[0\]\.mu\['w'\] must have the shape \(3,\), got \(4,\)",
+            r"opt_state\[0\]\.mu\['w'\] must be array\[3\], got array\[4\]",
         ),
         (
             partial(qiaso, optimizer=optax.adam(0.1)),
             partial(qiaso, optimizer=optax.sgd(0.1)),
             PARAMS,
-            "opt_state.* got no such array",
+            "opt_state.* got no array",
         ),
         (
             factorised_qiaso,
             factorised_qiaso,
             {"w": jnp.ones(4), "b": jnp.float32(0)},
-            r"log_amplitudes must have the shape \(4, 30\), got \(5, 30\)",
+            r"log_amplitudes must be float32\[4, 30\], got float32\[5, 30\]",
         ),
         (
             partial(node_qiaso, optimizer=optax.adam(0.1)),
             partial(node_qiaso, optimizer=optax.adam(0.1)),
             {"w": jnp.ones(4), "b": jnp.float32(0)},
-            r"\['w'\] must have the shape \(3,\), got \(4,\)",
+            r"\['w'\] must be array\[3\], got array\[4\]",
         ),
         (qiaso, factorised_qiaso, PARAMS, "takes a QIASOState, got a FactorisedState"),
         (qiaso, lambda: optax.adam(0.1), PARAMS, "takes a QIASOState, got a tuple"),
@@ -105,6 +110,26 @@ def test_every_leaf_of_a_new_state_is_an_array_of_its_own(name):
 def test_a_state_of_something_else_is_named(make, other, params, sentence):
     tx, state = make(), other().init(params)
     with pytest.raises(ValueError, match=f"state must come from init.*{sentence}"):
+        tx.update(None, state, PARAMS, value_fn=lambda p: jnp.sum(p["w"] ** 2))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"log_amplitudes": np.zeros(4, np.float16)},
+        {"log_amplitudes": np.zeros(4, np.int32)},
+        {"step": "0"},
+        {"step": jnp.float32(0)},
+        {"key": np.zeros(2, np.int64)},
+        {"key": jax.random.key(0)},
+        {"log_amplitudes": np.array([None] * 4)},
+    ],
+)
+def test_a_state_of_other_dtypes_is_named(changed):
+    tx = qiaso(4)
+    state = tx.init(PARAMS)._replace(**changed)
+    (name,) = changed
+    with pytest.raises(ValueError, match=rf"state\.{name} must be .*, got"):
         tx.update(None, state, PARAMS, value_fn=lambda p: jnp.sum(p["w"] ** 2))
 
 

@@ -104,16 +104,13 @@ def tell(
     """
     check_one_algorithm("tell", state)
     updates = zeros_unless_given(updates, params)
-    if isinstance(losses, Tracer):
-        compared = losses
-    else:
-        dtype = optax.tree.get(state, "expected_loss").dtype
-        compared = told(losses, dtype)
     if indices is not None:
         indices = _checked_indices(indices, len(losses))
         number = _count(tx, state, params, updates)
-        compared = _in_order(compared, indices, number)
-    return _tell(tx, state, params, compared, updates)
+        losses = _in_order(losses, indices, number)
+    if not isinstance(losses, Tracer):
+        losses = told(losses, optax.tree.get(state, "expected_loss").dtype)
+    return _tell(tx, state, params, losses, updates)
 
 
 class Best(NamedTuple):
@@ -257,8 +254,11 @@ def _in_order(losses: Any, indices: np.ndarray, num_candidates: int) -> Any:
             f"indices must be from 0 to {num_candidates - 1}, got {indices.tolist()}."
         )
 
-    def placed(x):
-        missing = jnp.full((num_candidates,), jnp.nan, x.dtype)
-        return missing.at[indices].set(x)
-
-    return jax.tree.map(placed, losses)
+    if isinstance(losses, Tracer):
+        missing = jnp.full((num_candidates,), jnp.nan, losses.dtype)
+        return missing.at[indices].set(losses)
+    placed: list[Any] = [math.nan] * num_candidates
+    for index, loss in zip(indices, real_numbers(losses), strict=True):
+        placed[index] = loss
+    is_float = jnp.issubdtype(getattr(losses, "dtype", object), jnp.floating)
+    return np.array(placed, losses.dtype) if is_float else placed
