@@ -342,7 +342,7 @@ def _check_state(bound: Algorithm, state: Any, params: PyTree) -> None:
 
 
 def _kinds(state: Any) -> dict[str, str]:
-    """The dtype and shape of all leaves by name; of the inner optimizer's, the shape."""
+    """Dtype and shape of all leaves by name; of the inner optimizer, the shape."""
     compared = state._replace(info=(), aux=())
     kinds = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(compared)[0]:
