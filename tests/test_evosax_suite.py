@@ -31,7 +31,7 @@ from flax import struct
 
 import qiaso_jax
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 # As in the conftest of evosax.
 NUM_DIMS, NUM_GENERATIONS, POPULATION_SIZE = 2, 16, 8

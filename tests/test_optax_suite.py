@@ -118,8 +118,21 @@ def test_the_suite_has_the_slot():
     assert any("float64" in described[name] for name in names_of_slot())
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("name", names_of_slot())
+def nights(optimizer, name):
+    """Convergence, over 30,000 steps, of all but one is for the night."""
+    converges = name.removeprefix("test_optimizers").isdigit()
+    long = converges and optimizer is not qiaso
+    return pytest.mark.nightly if long else ()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "name"),
+    [
+        pytest.param(optimizer, name, marks=nights(optimizer, name))
+        for optimizer in OPTIMIZERS
+        for name in names_of_slot()
+    ],
+)
 def test_contrib_suite(optimizer, name, monkeypatch):
     monkeypatch.setattr(optax.contrib, SLOT, optimizer)
     assert failures(_common_test.ContribTest(name)) == []

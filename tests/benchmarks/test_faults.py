@@ -20,6 +20,7 @@ def by_fault(rows):
     return {row["injected"]: row for row in rows}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", WITHOUT_GRADIENTS)
 def test_what_is_injected_in_a_training_is_counted(name):
     rows = by_fault(training.train(name, 60, 2))
@@ -43,6 +44,7 @@ def test_what_is_injected_in_a_training_is_counted(name):
     assert rows["nothing"]["hits"] == rows["nothing"]["nonfinite"] == [0, 0]
 
 
+@pytest.mark.nightly
 def test_gradients_of_nan_are_lost_in_adam_unless_they_are_left_out():
     bare = training.train("hybrid", 60, 2)[1]
     wrapped = training.train("hybrid, in apply_if_finite", 60, 2)[1]
@@ -72,6 +74,7 @@ def test_holes_in_a_function_are_as_wide_as_said():
         assert max(row["value"]) < 1e-3
 
 
+@pytest.mark.nightly
 def test_a_training_that_was_killed_is_the_same(tmp_path):
     row = processes.ended(tmp_path, "adam", signal.SIGKILL, 1)
     assert row["same"]
