@@ -53,7 +53,7 @@ def test_properties_told_losses_are_compared_exactly(losses):
     np.testing.assert_allclose(
         scaled(LOSS_SCALINGS["zscore"], compared), zscores(losses), atol=2e-5
     )
-    excess = [min(float(x - min(exact)), LARGEST) for x in exact]
+    excess = [float(min(x - min(exact), Fraction(LARGEST))) for x in exact]
     np.testing.assert_allclose(compared.excess, excess, rtol=1e-6, atol=1e-38)
 
 
