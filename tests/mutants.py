@@ -76,7 +76,9 @@ class Mutant(NamedTuple):
         end = starts[(self.node.end_lineno or 0) - 1] + (self.node.end_col_offset or 0)
         text = ast.unparse(self.new)
         text = f"({text})" if isinstance(self.new, ast.expr) else text
-        return (source.encode()[:begin] + text.encode() + source.encode()[end:]).decode()
+        return (
+            source.encode()[:begin] + text.encode() + source.encode()[end:]
+        ).decode()
 
 
 def variants(node: ast.AST) -> Iterator[ast.AST]:
@@ -107,7 +109,7 @@ def variants(node: ast.AST) -> Iterator[ast.AST]:
                     yield ast.Call(swapped, args, keywords)
                 case ast.Attribute(_, "where") if len(args) == 3:
                     yield ast.Call(func, [args[0], args[2], args[1]], keywords)
-        case ast.Return(ast.expr()):
+        case ast.Return(ast.expr() as value) if not isinstance(value, ast.Constant):
             yield ast.Return(ast.Constant(None))
 
 
@@ -138,7 +140,7 @@ def outcome(copy: Path, arguments: list[str], timeout: float) -> str:
 
         os.chdir(copy)
         sys.path.insert(0, str(copy))
-        with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+        with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
             status = pytest.main(["-x", "-q", "-n", "0", "--no-header", *arguments])
         os._exit(status)
     end = time.monotonic() + timeout
@@ -146,7 +148,9 @@ def outcome(copy: Path, arguments: list[str], timeout: float) -> str:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             # 5: no tests are collected, as where none is slow.
-            return "survived" if os.waitstatus_to_exitcode(status) in (0, 5) else "killed"
+            return (
+                "survived" if os.waitstatus_to_exitcode(status) in (0, 5) else "killed"
+            )
         time.sleep(0.05)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -181,7 +185,9 @@ def main() -> None:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
-        ignored = shutil.ignore_patterns(".git", "__pycache__", "results", ".hypothesis")
+        ignored = shutil.ignore_patterns(
+            ".git", "__pycache__", "results", ".hypothesis"
+        )
         shutil.copytree(ROOT, copy, ignore=ignored)
         if tried(copy, options.tests, options.timeout) != "survived":
             sys.exit("The tests must pass, and in time, while the files are unchanged.")

@@ -169,3 +169,13 @@ def test_what_is_compared_already_stays_as_it_is():
 def test_what_is_no_loss_is_named(losses):
     with pytest.raises(TypeError, match="losses must be a sequence of real numbers"):
         of(losses)
+
+
+@pytest.mark.parametrize("steps", range(2, 8))
+@pytest.mark.parametrize("most", [1.25, -1.25 + 5 * 2**-23, 1.5])
+def test_equal_up_to_four_roundings_of_the_largest(most, steps):
+    eps = 2.0**-23
+    losses = jnp.float32([most, most - steps * eps])
+    expected = steps * eps <= 4 * eps * np.max(np.abs(np.float64(losses)))
+    assert bool(measured(losses, jnp.float32).equal) == expected
+    assert bool(of(losses).equal) == expected

@@ -142,7 +142,8 @@ def test_properties_of_every_scaling(losses, exponent, shift):
 def test_properties_of_permuted_candidates(data, size, rate):
     """What becomes of a candidate does not depend on its place."""
     anything = st.one_of(
-        normal(2.0**-10, 2.0**10), st.sampled_from([np.inf, -np.inf, np.nan, 1e30, -1e30])
+        normal(2.0**-10, 2.0**10),
+        st.sampled_from([np.inf, -np.inf, np.nan, 1e30, -1e30]),
     )
     losses = np.float32(data.draw(st.lists(anything, min_size=size, max_size=size)))
     order = np.array(data.draw(st.permutations(range(size))))

@@ -478,7 +478,10 @@ def test_what_a_scaling_cannot_say_excludes_a_candidate():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"loss_scaling": jnp.sum}, r"loss_scaling must return .* shape \(4,\) of .*; got"),
+        (
+            {"loss_scaling": jnp.sum},
+            r"loss_scaling must return .* shape \(4,\) of .*; got",
+        ),
         ({"loss_scaling": lambda x: x > 0}, "loss_scaling must return .* got bool"),
         (
             {"collapse": lambda key, p: p[:2]},
