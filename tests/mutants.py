@@ -25,32 +25,21 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 
-OPERATORS = {
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Div,
-    ast.Div: ast.Mult,
-    ast.FloorDiv: ast.Mult,
-    ast.Mod: ast.Mult,
-    ast.Pow: ast.Mult,
-    ast.BitAnd: ast.BitOr,
-    ast.BitOr: ast.BitAnd,
-    ast.BitXor: ast.BitAnd,
-    ast.LShift: ast.RShift,
-    ast.RShift: ast.LShift,
-    ast.And: ast.Or,
-    ast.Or: ast.And,
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-}
+PAIRS = [
+    (ast.Add, ast.Sub),
+    (ast.Mult, ast.Div),
+    (ast.BitAnd, ast.BitOr),
+    (ast.LShift, ast.RShift),
+    (ast.And, ast.Or),
+    (ast.Lt, ast.LtE),
+    (ast.Gt, ast.GtE),
+    (ast.Eq, ast.NotEq),
+    (ast.Is, ast.IsNot),
+    (ast.In, ast.NotIn),
+]
+OPERATORS = dict(PAIRS) | {new: old for old, new in PAIRS}
+OPERATORS |= {ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.Pow: ast.Mult}
+OPERATORS |= {ast.BitXor: ast.BitAnd}
 FUNCTIONS = {"min": "max", "minimum": "maximum", "argmin": "argmax", "any": "all"}
 FUNCTIONS |= {new: old for old, new in FUNCTIONS.items()} | {"sum": "mean"}
 
@@ -176,10 +165,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=18)
     parser.add_argument("--timeout", type=float, default=240.0)
     options = parser.parse_args()
-    found = [mutant for path in sorted(options.files) for mutant in mutants(path)]
-    number = min(options.number, len(found))
-    drawn = random.Random(options.seed).sample(found, number)
-    print(f"{number} of {len(found)} faults, seed {options.seed}", flush=True)
+    possible = [mutant for path in sorted(options.files) for mutant in mutants(path)]
+    number = min(options.number, len(possible))
+    drawn = random.Random(options.seed).sample(possible, number)
+    print(f"{number} of {len(possible)} faults, seed {options.seed}", flush=True)
     sys.dont_write_bytecode = True
     for name in ("jax", "jax.numpy", "optax", "flax.linen", "flax.nnx", "scipy.stats"):
         importlib.import_module(name)

@@ -88,3 +88,10 @@ def test_every_update_that_is_a_multiple_collapses(every):
         # Where the count of steps stays, every update collapses.
         expected = step == end or (step + 1) % every == 0
         assert bool(collapses) == bool(outcome) == expected
+
+
+def test_where_every_update_collapses_there_is_no_branch():
+    def at(step):
+        return collapse.at_multiples(1, step, lambda: 1, lambda: 0)
+
+    assert "cond" not in str(jax.make_jaxpr(at)(jnp.int32(3)))
