@@ -179,3 +179,15 @@ def test_equal_up_to_four_roundings_of_the_largest(most, steps):
     expected = steps * eps <= 4 * eps * np.max(np.abs(np.float64(losses)))
     assert bool(measured(losses, jnp.float32).equal) == expected
     assert bool(of(losses).equal) == expected
+
+
+def test_further_axes_are_compared_each_for_itself():
+    losses = np.random.default_rng(0).normal([0, 10, -100, 1], size=(5, 4))
+    losses[2, 1], losses[:, 3] = np.nan, 7.0
+    losses = jnp.float32(losses)
+    together = measured(losses, jnp.float32)
+    for b in range(4):
+        alone = measured(losses[:, b], jnp.float32)
+        for many, one in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(many[:, b], one)
+        assert together.equal[b] == alone.equal

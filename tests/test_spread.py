@@ -120,6 +120,7 @@ def test_a_relative_spread_needs_values():
         (optax.linear_schedule(0.1, 0.0, 1000), 1000),
         (optax.cosine_decay_schedule(0.1, 777), 777),
         (optax.linear_schedule(0.0, 0.1, 10), 0),
+        (optax.constant_schedule(0.0), 0),
         (lambda t: {"w": 0.1, "b": 0.1 - 0.001 * t}, 100),
         (lambda t: jnp.array([0.1, 0.1 - 0.001 * t]), 100),
     ],
