@@ -105,6 +105,26 @@ def test_the_size_is_in_proportion_to_sigma():
     np.testing.assert_allclose(large, 4 * small, 1e-9)
 
 
+@pytest.mark.parametrize(
+    ("moves", "factor"),
+    [
+        (lambda d: jnp.clip(d, -0.25, 0.25), 4),
+        (lambda d: jnp.sign(d) * jnp.maximum(jnp.abs(d) - 1 / 128, 0), 2),
+    ],
+    ids=["saturated at a quarter of the weights", "dead up to half of the least look"],
+)
+def test_the_size_is_by_the_least_response_of_all_looks(moves, factor):
+    def size(made_of):
+        def value_fn(w, x):
+            return jnp.sum(jnp.tanh(x @ made_of(w)), axis=1)
+
+        ((far, _),) = sizes(value_fn, np.ones_like(W), x=X)
+        return far
+
+    expected = factor * size(lambda w: w)
+    np.testing.assert_allclose(size(lambda w: 1 + moves(w - 1)), expected, 1e-9)
+
+
 def rounded(w):
     return jnp.round(w * 4) / 4
 
