@@ -263,3 +263,21 @@ def test_the_decrease_is_that_of_the_expected_scaled_loss():
     )
     assert uninformed.expected_loss == np.inf
     assert uninformed.expected_decrease == 0
+
+
+def test_every_superposition_is_measured_for_itself():
+    rng = np.random.default_rng(1)
+    losses = jnp.asarray(rng.normal(size=(6, 3)), jnp.float32).at[:, 1].set(jnp.inf)
+    before, after = (
+        jnp.log(jnp.asarray(rng.dirichlet(np.ones(6), 3).T, jnp.float32))
+        for _ in range(2)
+    )
+    informed = jnp.array([True, False, True])
+    scaled = jnp.where(jnp.isfinite(losses), 2 * losses, 0)
+    together = amplitudes.measure(before, after, losses, scaled, informed)
+    for b in range(3):
+        alone = amplitudes.measure(
+            before[:, b], after[:, b], losses[:, b], scaled[:, b], informed[b]
+        )
+        for many, one in zip(together, alone, strict=True):
+            np.testing.assert_allclose(many[b], one, rtol=1e-5, atol=1e-6)
