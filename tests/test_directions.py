@@ -110,3 +110,10 @@ def test_words_are_as_wide_as_the_signs_that_they_hold(count, width):
     assert [w.shape for w in words] == [(2, 3), (2, 3)]
     assert {w.dtype for w in words} == {jnp.dtype(f"uint{width}")}
     assert draw(jax.random.key(0), [], count) == []
+
+
+@pytest.mark.parametrize(("width", "drawn"), [(8, 25), (16, 50), (32, 99)])
+def test_no_more_bits_are_drawn_than_are_used(width, drawn):
+    key = jax.random.key(0, impl="rbg")
+    jaxpr = jax.make_jaxpr(lambda key: packed_bits(key, 99, width))(key)
+    assert f"shape=({drawn},)" in str(jaxpr)
