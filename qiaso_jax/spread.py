@@ -170,7 +170,7 @@ def _of_leaf(name: str, leaf: Any, sigma: Any, step: jax.Array) -> jax.Array:
 def unresolved(centre: PyTree, sigma: PyTree) -> jax.Array:
     """The share of weights that an offset of σ leaves as they are, by rounding.
 
-    σ is less than half of the distance from the weight to the next number of its dtype:
+    σ is at most half of the distance from the weight to the next number of its dtype:
     most offsets round to nothing.
 
     Args:

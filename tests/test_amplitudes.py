@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from qiaso_jax import amplitudes
+from qiaso_jax.losses import measured
 
 # Few sizes, as every one is compiled anew.
 sizes = st.sampled_from([1, 2, 30])
@@ -176,3 +178,106 @@ def test_uniform_over_what_is_known_is_a_restricted_uniform_one():
     )
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
     np.testing.assert_array_equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1.0, 1e36])
+def test_many_superpositions_share_a_unit(unit):
+    losses = np.random.default_rng(0).normal(size=(6, 5))
+    losses[1, 1] = losses[4, 3] = np.inf
+    losses[:, 2], losses[1:, 4] = np.nan, -np.inf
+    share = np.array([0.1, 0.4, 0.2, 0.3, 0.5])
+    known = np.ma.masked_invalid(losses)
+    centred = (known - known.mean(axis=0)).filled(0)
+    variance = np.ma.filled(known.var(axis=0), 0)
+    spread = np.sqrt(np.sum(share * variance) / np.sum(share))
+
+    scores, found = amplitudes.shared_zscore(
+        jnp.float32(losses * unit), jnp.float32(share)
+    )
+
+    np.testing.assert_allclose(scores, centred / spread, rtol=1e-4, atol=1e-6)
+    assert float(found) / unit == pytest.approx(spread, rel=1e-5)
+
+
+@pytest.mark.parametrize("losses", [[[2.0], [2.0]], [[np.inf], [3.0]]])
+def test_what_has_no_spread_has_the_unit_one(losses):
+    scores, unit = amplitudes.shared_zscore(jnp.array(losses), jnp.ones(1))
+    np.testing.assert_array_equal(scores, np.zeros((2, 1)))
+    assert unit == 1
+
+
+@pytest.mark.parametrize("losses", [[1.0, np.inf], [np.inf, np.inf], [2.0, 2.0]])
+def test_scalings_make_no_nan_on_the_way(losses):
+    losses = jnp.array(losses)
+    with jax.debug_nans(True):
+        for scaled in (amplitudes.zscore(losses), amplitudes.centred_ranks(losses)):
+            np.testing.assert_array_equal(scaled, [0, 0])
+        amplitudes.shared_zscore(losses[:, None], jnp.ones(1))
+
+
+def test_a_function_scales_the_losses():
+    losses = measured(jnp.array([1.0, 2.0, 4.0]), jnp.float32)
+    scale = amplitudes.scaling(lambda x: x**2)
+    np.testing.assert_array_equal(amplitudes.scaled(scale, losses), [1, 4, 16])
+    infinite = amplitudes.scaling(lambda x: x / jnp.array([1.0, 0.0, 1.0]))
+    assert amplitudes.scaled(infinite, losses)[1] == np.inf
+    with pytest.raises(
+        ValueError, match=r"loss_scaling must .* shape \(3,\) of the los"
+    ):
+        amplitudes.scaled(amplitudes.scaling(lambda x: x[:2]), losses)
+
+
+@pytest.mark.parametrize("bad", ["z-score", 1.0, ["rank"]])
+def test_what_is_no_scaling_is_named(bad):
+    with pytest.raises(
+        ValueError, match="loss_scaling must be one of None, 'zscore', "
+    ):
+        amplitudes.scaling(bad)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.float32])
+def test_before_losses_all_is_as_in_a_uniform_superposition(dtype):
+    uniform = amplitudes.uniform(7, dtype)
+    np.testing.assert_allclose(np.exp(np.float64(uniform)), 1 / 7, rtol=2e-3)
+    no_loss, nothing = jnp.full(7, jnp.inf, dtype), jnp.zeros(7, dtype)
+    measured = amplitudes.measure(
+        uniform, uniform, no_loss, nothing, jnp.asarray(False)
+    )._asdict()
+    before = amplitudes.before_losses(7, dtype)
+    for name, value in (measured | {"best_loss": jnp.min(no_loss)}).items():
+        np.testing.assert_allclose(before[name], value, rtol=1e-2)
+        assert before[name].dtype == dtype
+    for name in before.keys() - measured.keys() - {"best_loss"}:
+        assert before[name].dtype == jnp.int32
+        assert before[name] == 0
+
+
+def test_the_decrease_is_that_of_the_expected_scaled_loss():
+    before, after = jnp.log(jnp.array([[0.5, 0.5], [0.1, 0.9]]))
+    losses = jnp.array([3.0, 1.0])
+    informed = amplitudes.measure(before, after, losses, 2 * losses, jnp.asarray(True))
+    assert informed.expected_loss == pytest.approx(1.2)
+    assert informed.expected_decrease == pytest.approx(2 * (2.0 - 1.2))
+    uninformed = amplitudes.measure(
+        before, after, losses, 2 * losses, jnp.asarray(False)
+    )
+    assert uninformed.expected_loss == np.inf
+    assert uninformed.expected_decrease == 0
+
+
+def test_every_superposition_is_measured_for_itself():
+    rng = np.random.default_rng(1)
+    losses = jnp.asarray(rng.normal(size=(6, 3)), jnp.float32).at[:, 1].set(jnp.inf)
+    before, after = (
+        jnp.log(jnp.asarray(rng.dirichlet(np.ones(6), 3).T, jnp.float32))
+        for _ in range(2)
+    )
+    informed = jnp.array([True, False, True])
+    scaled = jnp.where(jnp.isfinite(losses), 2 * losses, 0)
+    together = amplitudes.measure(before, after, losses, scaled, informed)
+    for b in range(3):
+        alone = amplitudes.measure(
+            before[:, b], after[:, b], losses[:, b], scaled[:, b], informed[b]
+        )
+        for many, one in zip(together, alone, strict=True):
+            np.testing.assert_allclose(many[b], one, rtol=1e-5, atol=1e-6)

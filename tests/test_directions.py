@@ -90,3 +90,30 @@ def test_a_pairs_signs_are_its_bits_of_the_words(dtype, width):
             np.testing.assert_array_equal(
                 scaled.astype(float), factor.astype(float) * signs
             )
+
+
+@pytest.mark.parametrize("kind", REACH)
+def test_directions_reach_as_far_as_is_said(kind):
+    like = jnp.zeros(100_000)
+    z = jnp.abs(direction_like(jax.random.key(0), like, kind, jnp.int32(0), 1))
+    # Of 10⁵ normal draws 6 are expected beyond 4, and 0.06 beyond 5.
+    assert jnp.max(z) >= REACH[kind]
+    assert jnp.sum(z > REACH[kind]) < 30
+
+
+@pytest.mark.parametrize(
+    ("count", "width"), [(1, 8), (8, 8), (9, 16), (16, 16), (17, 32), (32, 32)]
+)
+def test_words_are_as_wide_as_the_signs_that_they_hold(count, width):
+    kinds = [Directions((2, 3), jnp.float32, "rademacher")] * 2
+    words = draw(jax.random.key(0), kinds, count)
+    assert [w.shape for w in words] == [(2, 3), (2, 3)]
+    assert {w.dtype for w in words} == {jnp.dtype(f"uint{width}")}
+    assert draw(jax.random.key(0), [], count) == []
+
+
+@pytest.mark.parametrize(("width", "drawn"), [(8, 25), (16, 50), (32, 99)])
+def test_no_more_bits_are_drawn_than_are_used(width, drawn):
+    key = jax.random.key(0, impl="rbg")
+    jaxpr = jax.make_jaxpr(lambda key: packed_bits(key, 99, width))(key)
+    assert f"shape=({drawn},)" in str(jaxpr)

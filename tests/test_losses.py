@@ -53,7 +53,7 @@ def test_properties_told_losses_are_compared_exactly(losses):
     np.testing.assert_allclose(
         scaled(LOSS_SCALINGS["zscore"], compared), zscores(losses), atol=2e-5
     )
-    excess = [min(float(x - min(exact)), LARGEST) for x in exact]
+    excess = [float(min(x - min(exact), Fraction(LARGEST))) for x in exact]
     np.testing.assert_allclose(compared.excess, excess, rtol=1e-6, atol=1e-38)
 
 
@@ -169,3 +169,25 @@ def test_what_is_compared_already_stays_as_it_is():
 def test_what_is_no_loss_is_named(losses):
     with pytest.raises(TypeError, match="losses must be a sequence of real numbers"):
         of(losses)
+
+
+@pytest.mark.parametrize("steps", range(2, 8))
+@pytest.mark.parametrize("most", [1.25, -1.25 + 5 * 2**-23, 1.5])
+def test_equal_up_to_four_roundings_of_the_largest(most, steps):
+    eps = 2.0**-23
+    losses = jnp.float32([most, most - steps * eps])
+    expected = steps * eps <= 4 * eps * np.max(np.abs(np.float64(losses)))
+    assert bool(measured(losses, jnp.float32).equal) == expected
+    assert bool(of(losses).equal) == expected
+
+
+def test_further_axes_are_compared_each_for_itself():
+    losses = np.random.default_rng(0).normal([0, 10, -100, 1], size=(5, 4))
+    losses[2, 1], losses[:, 3] = np.nan, 7.0
+    losses = jnp.float32(losses)
+    together = measured(losses, jnp.float32)
+    for b in range(4):
+        alone = measured(losses[:, b], jnp.float32)
+        for many, one in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(many[:, b], one)
+        assert together.equal[b] == alone.equal

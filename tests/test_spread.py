@@ -120,7 +120,9 @@ def test_a_relative_spread_needs_values():
         (optax.linear_schedule(0.1, 0.0, 1000), 1000),
         (optax.cosine_decay_schedule(0.1, 777), 777),
         (optax.linear_schedule(0.0, 0.1, 10), 0),
+        (optax.constant_schedule(0.0), 0),
         (lambda t: {"w": 0.1, "b": 0.1 - 0.001 * t}, 100),
+        (lambda t: jnp.array([0.1, 0.1 - 0.001 * t]), 100),
     ],
 )
 def test_a_schedule_that_reaches_zero_is_warned_of(schedule, step):
@@ -195,3 +197,11 @@ def test_a_scalar_spread_is_that_of_all_leaves():
         strict=True,
     ):
         np.testing.assert_array_equal(one, other)
+
+
+def test_half_of_the_spacing_is_lost():
+    spacing = float(jnp.finfo(jnp.float32).eps)
+    at_half, above = jnp.float32([0.5, 0.51]) * spacing
+    assert 1 + at_half == 1 != 1 + above
+    assert unresolved(jnp.ones(1), at_half) == 1
+    assert unresolved(jnp.ones(1), above) == 0

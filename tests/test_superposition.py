@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qiaso_jax.superposition import Superposition, stored
+from qiaso_jax.superposition import Candidates, Superposition, stored
 
 LIKE = {"a": jnp.zeros((3, 2)), "b": jnp.zeros(()), "n": None}
 LAYOUTS = [
@@ -83,3 +83,32 @@ def test_half_precision_offsets_are_summed_in_the_precision_of_the_weights():
     )
     assert total.dtype == jnp.bfloat16
     assert float(total[0]) == pytest.approx(1, abs=1e-2)
+
+
+@pytest.mark.parametrize(("batch_size", "num_stored"), [(None, 3), (2, 1)])
+def test_offsets_are_stored_or_drawn_when_they_are_needed(batch_size, num_stored):
+    layout, key = Superposition(5, True, True), jax.random.key(0)
+    centre = {"a": jnp.ones((3, 2)), "b": jnp.float32(2.0), "n": None}
+    candidates = layout.candidates(key, centre, 0.5, batch_size)
+    # The indices, and with them the offsets of both leaves.
+    assert len(jax.tree.leaves(candidates.each)) == num_stored
+    assert candidates.number == 5
+    offsets = layout.offsets(key, centre, 0.5)
+    found = candidates.arrays(centre)
+    for name in ("a", "b"):
+        np.testing.assert_array_equal(
+            found[name], np.asarray(centre[name]) + np.asarray(offsets[name])
+        )
+    for k in range(5):
+        one = candidates.offset_of(jax.tree.map(lambda x, k=k: x[k], candidates.each))
+        np.testing.assert_array_equal(one["a"], offsets["a"][k])
+
+
+def test_only_so_many_offsets_exist_at_a_time():
+    candidates = Candidates(jnp.arange(7), jnp.float32, 3)
+    weights = jnp.linspace(0, 1, 7)
+    total = candidates.weighted_offset(weights, jnp.float32(0))
+    assert float(total) == pytest.approx(float(weights @ np.arange(7.0)))
+    jaxpr = jax.make_jaxpr(candidates.weighted_offset)(weights, jnp.float32(0)).jaxpr
+    (scan,) = (e for e in jaxpr.eqns if e.primitive.name == "scan")
+    assert scan.params["length"] == 3

@@ -103,6 +103,10 @@ def test_a_loss_that_overflowed_counts_as_the_highest(gate, jumped):
             ValueError,
             "initial_probability must be finite",
         ),
+        ({"initial_probability": -0.1}, ValueError, "initial_probability must be"),
+        ({"decay": 1.1}, ValueError, "decay must be finite and above 0 and at most 1"),
+        ({"sigma": 0.0}, ValueError, "sigma must be finite and above 0, got 0"),
+        ({"gate_scale": -1.0}, ValueError, "gate_scale must be finite and at least 0"),
         ({"decay": 0.0}, ValueError, "decay must be finite and above 0 and at most 1"),
         ({"gate": "open"}, ValueError, "gate must be one of None, 'as_printed'"),
         ({"sigma": "wide"}, TypeError, "sigma must be a real number, got 'wide'"),
@@ -113,3 +117,25 @@ def test_a_loss_that_overflowed_counts_as_the_highest(gate, jumped):
 def test_bad_arguments_are_named(arguments, error, sentence):
     with pytest.raises(error, match=sentence):
         gaussian_tunnelling(**arguments)
+
+
+def test_by_default_the_probability_falls_from_one_and_jumps_are_short():
+    plain = gaussian_tunnelling()
+    assert plain == gaussian_tunnelling(
+        0.02, 1.0, 0.995, transition_steps=1, sigma=1.0, gate=None
+    )
+    gated, _ = jumps(gaussian_tunnelling(gate="as_described"), losses=jnp.ones(K))
+    free, _ = jumps(plain)
+    np.testing.assert_allclose(gated["x"], free["x"] / (1 + np.exp(-1.0)), rtol=1e-5)
+
+
+def test_the_count_is_a_32_bit_integer():
+    with jax.enable_x64(True):
+        _, moved = jumps(gaussian_tunnelling(0.1, 0.3))
+    assert moved.dtype == jnp.int32
+
+
+def test_jumps_have_the_dtype_of_the_offsets():
+    start = jnp.zeros((K, 3), jnp.bfloat16)
+    offsets, _ = jumps(gaussian_tunnelling(0.1, 1.0), offsets=start)
+    assert offsets.dtype == jnp.bfloat16

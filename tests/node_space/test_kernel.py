@@ -669,3 +669,9 @@ def test_state_that_looks_like_a_batch_has_to_be_told_apart():
         update(batch_argnames=("x", "y", "table"), examples=0.25)
     with pytest.raises(ValueError, match=r"batch_argnames names \['z'\]"):
         update(batch_argnames=("x", "z"))
+
+
+def test_the_former_name_of_directions_is_warned_of_where_it_is_written():
+    with pytest.warns(DeprecationWarning, match="noise='gaussian'") as said:
+        node_qiaso(4, optimizer=optax.sgd(0.1), noise="gaussian")
+    assert [warning.filename for warning in said] == [__file__]

@@ -105,6 +105,23 @@ def test_the_size_is_in_proportion_to_sigma():
     np.testing.assert_allclose(large, 4 * small, 1e-9)
 
 
+@pytest.mark.parametrize("look", [1 / 64, 1 / 16, 1 / 4, 1])
+def test_the_size_is_by_the_least_response_of_all_looks(look):
+    def moves(d):
+        near = (jnp.abs(d) > 0.6 * look) & (jnp.abs(d) < 1.6 * look)
+        return jnp.where(near, jnp.sign(d) * look / 4, d)
+
+    def size(made_of):
+        def value_fn(w, x):
+            return jnp.sum(jnp.tanh(x @ made_of(w)), axis=1)
+
+        ((far, _),) = sizes(value_fn, np.ones_like(W), x=X)
+        return far
+
+    expected = 4 * size(lambda w: w)
+    np.testing.assert_allclose(size(lambda w: 1 + moves(w - 1)), expected, 1e-9)
+
+
 def rounded(w):
     return jnp.round(w * 4) / 4
 

@@ -51,6 +51,11 @@ def rows(w, x):
     return jax.lax.map(lambda row: jnp.sum(jnp.sin(row @ w)), x)
 
 
+def stopped(w, x):
+    h = x @ w
+    return jnp.tanh(h + jax.lax.stop_gradient(h)).sum(1)
+
+
 SINGLE = {
     "product and bias": (
         lambda w, b, x: jnp.tanh(x @ w + b).sum(1), (W, BIAS), ({0, 1}, 0, "tanh"),
@@ -62,6 +67,12 @@ SINGLE = {
     "made of parameters": (
         lambda w, v, x: jnp.sin(x @ (w @ v.T)).sum(1), (W, V), ({0, 1}, 0, "sin"),
     ),
+    "chosen among those of one parameter": (
+        lambda w, x: jnp.sin(x @ jnp.where(jnp.eye(4, 3) > 0, w, 2 * w)).sum(1),
+        (W,),
+        ({0}, 0, "sin"),
+    ),
+    "used again where no loss hears of it": (stopped, (W,), ({0}, 0, "tanh")),
     "low rank": (
         lambda w, v, x: jnp.sin((x @ w) @ v.T).sum(1), (W, V), ({0, 1}, 0, "sin"),
     ),

@@ -150,6 +150,22 @@ def test_rows_of_a_network_are_looked_up():
     assert len(re.findall(r"= \S+ dot\(", compiled)) == 2
 
 
+@pytest.mark.parametrize(("name", "counts"), [("layer", False), ("position", True)])
+def test_only_what_counts_rows_is_evaluated_for_them(name, counts):
+    model, analysis, part = setting(FUNCTIONS[name])
+    wanted = {v for e in part.program.equations for v in e.outputs}
+    _, evaluated = looked_up(
+        analysis.program,
+        part,
+        wanted,
+        analysis.demand,
+        SIZE,
+        evaluate(analysis.program, [*model.leaves, *model.batch]),
+        jnp.asarray(ROWS),
+    )
+    assert bool(evaluated) == counts
+
+
 @pytest.mark.parametrize(
     ("shape", "where"),
     [
