@@ -113,6 +113,22 @@ def test_masked_leaves_of_candidates_that_are_asked_for():
     chex.assert_trees_all_close(updates, told, rtol=1e-6)
 
 
+def test_what_jit_does_not_take_is_asked_and_told_too():
+    params = {**PARAMS, "name": "relu", "fun": jax.nn.relu, "key": jax.random.key(0)}
+    tx = qiaso_jax.qiaso(4, 0.1)
+    state = tx.init(params)
+    candidates = qiaso_jax.ask(tx, state, params)
+    assert candidates["name"] == "relu"
+    assert candidates["fun"] is jax.nn.relu
+    assert candidates["key"].shape == (4,)
+    updates, _ = qiaso_jax.tell(
+        tx, state, params, [1.0, 2.0, 3.0, 4.0], indices=[3, 2, 1, 0]
+    )
+    assert updates["name"] is None
+    expected, _ = qiaso_jax.tell(tx, tx.init(PARAMS), PARAMS, [np.nan, 3.0, 2.0, 1.0])
+    chex.assert_trees_all_equal(updates["w"], expected["w"])
+
+
 def test_masks_and_pseudo_gradients():
     tx = qiaso_jax.qiaso(4, 0.1, mask=MASKS["prefix"])
     params = {**PARAMS, **FIXED}

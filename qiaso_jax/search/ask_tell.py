@@ -1,5 +1,6 @@
 """``ask`` and ``tell``: one step in two halves, for losses that JAX cannot trace."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -14,7 +15,7 @@ from jax.experimental import io_callback
 
 from qiaso_jax._arguments import PyTree
 from qiaso_jax._transformation import NoCandidates, check_one_algorithm
-from qiaso_jax._trees import zeros_unless_given
+from qiaso_jax._trees import arrays, zeros_unless_given
 from qiaso_jax.losses import is_finite, real_numbers, told
 
 
@@ -63,14 +64,15 @@ def ask(
     """
     check_one_algorithm("ask", state)
     updates = zeros_unless_given(updates, params)
+    params = _constants_wrapped(params)
     try:
-        return _ask(tx, state, params, updates)
+        return _constants_unwrapped(_ask(tx, state, params, updates))
     except NoCandidates:
         raise
     except (TypeError, ValueError):
         # Under a wrapper that branches, the state must keep its structure. What else
         # may have been wrong is raised again.
-        return _ask_on_host(tx, state, params, updates)
+        return _constants_unwrapped(_ask_on_host(tx, state, params, updates))
 
 
 def tell(
@@ -104,6 +106,7 @@ def tell(
     """
     check_one_algorithm("tell", state)
     updates = zeros_unless_given(updates, params)
+    params = _constants_wrapped(params)
     if indices is not None:
         indices = _checked_indices(indices, len(losses))
         number = _count(tx, state, params, updates)
@@ -168,10 +171,37 @@ def best_so_far(best: Best | None, candidates: PyTree, losses: Any) -> Best:
     return Best(of_one, loss)
 
 
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Constant:
+    """A leaf that ``jax.jit`` does not take, such as a string or a function."""
+
+    value: Any
+
+
+def _constants_wrapped(tree: PyTree) -> PyTree:
+    def wrap(leaf):
+        return leaf if isinstance(leaf, jax.Array) else _Constant(leaf)
+
+    return jax.tree.map(wrap, arrays(tree))
+
+
+def _constants_unwrapped(tree: PyTree) -> PyTree:
+    def is_constant(leaf):
+        return isinstance(leaf, _Constant)
+
+    return jax.tree.map(
+        lambda leaf: leaf.value if is_constant(leaf) else leaf,
+        tree,
+        is_leaf=is_constant,
+    )
+
+
 @partial(jax.jit, static_argnums=0)
 def _ask(tx, state, params, updates):
+    params = _constants_unwrapped(params)
     _, state = tx.update(updates, state, params, end_at="ask")
-    return optax.tree.get(state, "asked_candidates")
+    return _constants_wrapped(optax.tree.get(state, "asked_candidates"))
 
 
 def _ask_on_host(tx, state, params, updates):
@@ -194,10 +224,11 @@ def _observed(tx) -> tuple[list[Any], Callable[..., Any]]:
     asked = []
 
     def record(candidates):
-        io_callback(asked.append, None, candidates)
+        io_callback(asked.append, None, _constants_wrapped(candidates))
         return jnp.zeros(_number_of(candidates))
 
     def step(state, params, updates):
+        params = _constants_unwrapped(params)
         return tx.update(updates, state, params, candidates_value_fn=record)
 
     return asked, jax.jit(step)
@@ -214,6 +245,7 @@ def _tell(tx, state, params, losses, updates):
             )
         return losses
 
+    params = _constants_unwrapped(params)
     return tx.update(updates, state, params, candidates_value_fn=known)
 
 
