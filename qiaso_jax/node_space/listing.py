@@ -67,7 +67,7 @@ def node_sites(
     *,
     sigma: float = 0.02,
     space: Space = "auto",
-    mask: _trees.Mask = None,
+    leaf_mask: _trees.Mask = None,
     batch_argnames: BatchArgnames = None,
     **kwargs: Any,
 ) -> tuple[NodeSite, ...]:
@@ -78,7 +78,8 @@ def node_sites(
       params: a pytree of arrays.
       sigma: reach of the noise, for the count of reactive nodes.
       space: as in ``node_qiaso``.
-      mask: as in ``node_qiaso``.
+      leaf_mask: ``mask`` of ``node_qiaso``; arguments of ``value_fn`` are often called
+        so.
       batch_argnames: as in ``node_qiaso``.
       **kwargs: those of ``value_fn``, as given to ``update``.
 
@@ -106,7 +107,7 @@ def node_sites(
       out product node 10 2 2.0
     """
     params = _trees.arrays(params)
-    moves = _trees.moves(params, mask)
+    moves = _trees.moves(params, leaf_mask)
     _trees.check_any(params, moves)
     accepted = _arguments.accepted_arguments("value_fn", value_fn, kwargs)
     objective = objective_of_one(value_fn, accepted, params, has_aux=False)

@@ -208,3 +208,23 @@ def test_a_threshold_that_is_compared_with_data_gets_noise():
     (site,) = node_sites(value_fn, {"threshold": jnp.full(4, 0.3)}, **X)
     assert site.space == "weights"
     assert site.reason.startswith("it enters ")
+
+
+def test_leaves_that_a_mask_leaves_out_are_listed_as_fixed():
+    params = {"w": jnp.ones(3), "v": jnp.ones(3), "n": jnp.arange(2)}
+
+    def value_fn(params, x, mask):
+        return mask * (x @ params["w"]) * params["v"][0]
+
+    sites = node_sites(
+        value_fn,
+        params,
+        leaf_mask={"w": True, "v": False, "n": True},
+        x=jnp.eye(3),
+        mask=jnp.ones(3),
+    )
+    assert [(s.path, s.space, s.reason) for s in sites] == [
+        ("w", "node", ""),
+        ("n", "fixed", "it is of dtype int32"),
+        ("v", "fixed", "mask leaves it out"),
+    ]
