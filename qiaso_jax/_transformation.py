@@ -37,9 +37,16 @@ class Told(NamedTuple):
     state: Any
 
     @property
+    def usable(self) -> jax.Array:
+        """Whether any loss was finite, and so is what has been made of them."""
+        leaves = jax.tree.leaves(self.gradient)
+        finite = [jnp.all(jnp.isfinite(leaf)) for leaf in leaves]
+        return self.informed & jnp.all(jnp.stack(finite))
+
+    @property
     def moves(self) -> jax.Array:
         """Whether the centre moves, and with it the inner optimizer."""
-        return self.collapses & self.informed & ~self.flat
+        return self.collapses & self.usable & ~self.flat
 
 
 class Kernel(NamedTuple):
@@ -107,10 +114,9 @@ class Algorithm(NamedTuple):
     def tell(self, state: Any, centre: PyTree, asked: Any, evaluated: Any) -> Told:
         """What they teach; of the next state only ``opt_state`` is still as it was."""
         told = self.kernel.tell(self.settings, state, centre, asked, evaluated)
-        told = told._replace(informed=told.informed & _all_finite(told.gradient))
-        flat = told.collapses & told.informed & told.flat
+        flat = told.collapses & told.usable & told.flat
         info = told.state.info._replace(
-            num_skipped=_counted(state.info.num_skipped, ~told.informed),
+            num_skipped=_counted(state.info.num_skipped, ~told.usable),
             num_flat=_counted(state.info.num_flat, flat),
         )
         next_state = told.state._replace(
@@ -152,11 +158,6 @@ class Algorithm(NamedTuple):
     def _keys(self, state: Any) -> jax.Array:
         key = jax.random.wrap_key_data(state.key, impl=self.key_impl)
         return jax.random.split(key, 1 + self.kernel.num_keys)
-
-
-def _all_finite(tree: PyTree) -> jax.Array:
-    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
-    return jnp.all(jnp.stack(finite))
 
 
 def _counted(count: jax.Array, happened: jax.Array) -> jax.Array:
@@ -331,7 +332,6 @@ def _check_state(bound: Algorithm, state: Any, params: PyTree) -> None:
             f"{origin} {bound.kernel.name} takes a {type(expected).__name__}, got a "
             f"{kind}."
         )
-
     found, wanted = _kinds(state), _kinds(expected)
     for name in [*wanted, *found]:
         if found.get(name) != wanted.get(name):

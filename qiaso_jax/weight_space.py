@@ -71,7 +71,7 @@ def qiaso(
     ``info.num_skipped``.
 
     Args:
-      num_candidates: K ≥ 1.
+      num_candidates: K ≥ 1; a single one never moves, as nothing tells it apart.
       sigma: σ > 0, the standard deviation of an offset in units of a weight; a float
         or an optax schedule over updates, ``relative(...)`` for one in units of a
         leaf's own size, or a pytree (prefix) of these and of arrays with one number per
@@ -331,18 +331,19 @@ def tell(
     # The first one stands for all: they are as prepared where they are equal.
     flat = jnp.all(log_amplitudes == log_amplitudes[0])
     sigma = spread(settings.sigma, state.step, centre)
-    info = info._replace(
-        collapsed=collapses & informed & ~flat,
-        num_tunnelled=num_tunnelled,
-        unresolved=unresolved(centre, sigma),
-    )
-    return Told(
+    told = Told(
         gradient=optax.tree.scale(-1, displacement),
         collapses=collapses,
         informed=informed,
         flat=flat,
-        state=state._replace(candidates=offsets, log_amplitudes=log_p, info=info),
+        state=state._replace(candidates=offsets, log_amplitudes=log_p),
     )
+    info = info._replace(
+        collapsed=told.moves,
+        num_tunnelled=num_tunnelled,
+        unresolved=unresolved(centre, sigma),
+    )
+    return told._replace(state=told.state._replace(info=info))
 
 
 def _amplify(

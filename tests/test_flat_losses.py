@@ -202,3 +202,16 @@ def test_losses_are_told_within_jit_too():
     chex.assert_trees_all_close(
         told(jnp.array([3.0, 1.0, 2.0, 5.0])), expected, rtol=1e-5, atol=1e-7
     )
+
+
+@pytest.mark.parametrize("make", [qiaso, factorised_qiaso])
+def test_a_displacement_that_is_no_number_is_skipped_and_counted(make):
+    tx = make(4, 0.1, collapse=lambda key, log_p: log_p * jnp.nan)
+    state = tx.init(PARAMS)
+    updates, after = tx.update(
+        None, state, PARAMS, value_fn=lambda p: jnp.sum(p["w"] ** 2)
+    )
+    chex.assert_trees_all_equal(updates, optax.tree.zeros_like(PARAMS))
+    assert after.info.num_skipped == 1
+    assert not after.info.collapsed
+    assert np.isfinite(after.info.expected_loss)

@@ -415,15 +415,16 @@ def tell(
         best_loss=jnp.min(losses.value, where=finite, initial=jnp.inf),
         num_nonfinite=jnp.sum(~finite, dtype=jnp.int32),
         unresolved=unresolved(centre, sigma),
-        collapsed=collapses & any_informed & ~all_flat,
     )
-    return Told(
+    told = Told(
         gradient=optax.tree.scale(-1, displacement),
         collapses=collapses,
         informed=any_informed,
         flat=all_flat,
-        state=state._replace(candidates=offsets, log_amplitudes=log_p, info=info),
+        state=state._replace(candidates=offsets, log_amplitudes=log_p),
     )
+    info = info._replace(collapsed=told.moves)
+    return told._replace(state=told.state._replace(info=info))
 
 
 def _credited(
