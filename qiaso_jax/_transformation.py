@@ -146,7 +146,7 @@ class Algorithm(NamedTuple):
                 **extra,
             )
 
-        updates, opt_state = _with_what_there_is(self.kernel.name, moved)
+        updates, opt_state = _with_what_it_needs(self.kernel.name, moved)
         updates = jax.tree.map(lambda u, p: u.astype(p.dtype), updates, centre)
         displacement, opt_state = optax.tree.where(
             told.moves,
@@ -164,7 +164,7 @@ def _counted(count: jax.Array, happened: jax.Array) -> jax.Array:
     return jnp.where(happened, jnp.asarray(optax.safe_increment(count)), count)
 
 
-def _with_what_there_is(name: str, update: Callable[[], Any]) -> Any:
+def _with_what_it_needs(name: str, update: Callable[[], Any]) -> Any:
     try:
         return update()
     except TypeError as error:

@@ -51,6 +51,26 @@ def _array(leaf: Any) -> Any:
     return jnp.asarray(leaf) if hasattr(leaf, "__jax_array__") else leaf
 
 
+def broadcast(name: str, kinds: str, prefix: PyTree, tree: PyTree, of: str) -> PyTree:
+    """``prefix`` as a pytree like ``tree``, or our error.
+
+    Args:
+      name: of the argument that ``prefix`` is.
+      kinds: what its leaves may be, in words.
+      prefix: a leaf, or a pytree that ``tree`` goes on from.
+      tree: a pytree.
+      of: what ``tree`` is called.
+    """
+    try:
+        return jax.tree.broadcast(prefix, tree)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must be {kinds}, or a pytree of these that is a prefix of {of}, "
+            f"whose structure is {jax.tree.structure(tree)}; got "
+            f"{jax.tree.structure(prefix)}."
+        ) from error
+
+
 def moves(params: PyTree, mask: Mask) -> PyTree:
     """Which leaves move: a pytree of booleans like ``params``.
 
@@ -61,13 +81,7 @@ def moves(params: PyTree, mask: Mask) -> PyTree:
     """
     _refuse_masked_nodes(params)
     chosen = mask(params) if callable(mask) else True if mask is None else mask
-    try:
-        chosen = jax.tree.broadcast(chosen, params)
-    except ValueError as error:
-        raise ValueError(
-            "mask must be a pytree of booleans with the structure of params, or a "
-            f"prefix of it, {jax.tree.structure(params)}; got {chosen!r}."
-        ) from error
+    chosen = broadcast("mask", "a boolean", chosen, params, "params")
 
     def of_leaf(path, leaf, chosen):
         if not isinstance(chosen, bool | np.bool_):

@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from qiaso_jax import _arguments
 from qiaso_jax._arguments import PyTree, ScalarOrSchedule
-from qiaso_jax._trees import name_of
+from qiaso_jax._trees import broadcast, name_of
 
 _LADDER = (0, *(10**n for n in range(10)))
 """Steps at which it is looked whether a schedule vanishes."""
@@ -131,13 +131,9 @@ def spread(sigma: Any, step: jax.Array, centre: PyTree) -> PyTree:
         broadcast to its leaf.
     """
     sigma = _arguments.at_step(sigma, step)
-    try:
-        each = jax.tree.broadcast(sigma, centre)
-    except ValueError as error:
-        raise ValueError(
-            "sigma must be a number, or have the structure of params or be a prefix of "
-            f"it, {jax.tree.structure(centre)}; got {jax.tree.structure(sigma)}."
-        ) from error
+    each = broadcast(
+        "sigma", "a number, an array or a schedule", sigma, centre, "params"
+    )
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf, s: _of_leaf(name_of(path), leaf, s, step), centre, each
     )

@@ -146,10 +146,10 @@ def test_masks_and_pseudo_gradients():
 @pytest.mark.parametrize(
     ("mask", "error", "sentence"),
     [
-        ({"v": True}, ValueError, "mask must be a pytree of booleans with the struct"),
+        ({"v": True}, ValueError, "mask must be a boolean, or a pytree of these"),
         ({"w": 1.0, "b": True}, TypeError, r"got 1.0 for params\['w'\]"),
         ({"w": "yes", "b": True}, TypeError, r"got 'yes' for params\['w'\]"),
-        (lambda params: None, ValueError, "mask must be a pytree of booleans"),
+        (lambda params: None, ValueError, "mask must be a boolean, or a pytree"),
         (False, ValueError, "params must have a leaf .* mask.*; got float32"),
     ],
 )

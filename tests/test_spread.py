@@ -89,7 +89,7 @@ def test_a_bad_sigma_is_named(sigma, error, sentence):
 @pytest.mark.parametrize(
     ("sigma", "sentence"),
     [
-        ({"v": 0.1}, "sigma must be a number, or have the structure of params"),
+        ({"v": 0.1}, "sigma must be a number, .* or a pytree of these"),
         ({"w": jnp.ones(4), "b": 1.0}, r"broadcasts to \(2, 3\), .*params\['w'\]; got"),
         ({"w": 1.0, "b": jnp.ones((1, 2))}, r"params\['b'\]; got shape \(1, 2\)"),
     ],

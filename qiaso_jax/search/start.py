@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jax.tree_util import keystr
 
 from qiaso_jax._arguments import PyTree
-from qiaso_jax._trees import is_inexact
+from qiaso_jax._trees import broadcast, is_inexact
 
 
 def start(x0: PyTree) -> PyTree:
@@ -68,14 +68,7 @@ def coordinatewise(name: str, value: Any, x0: PyTree) -> PyTree:
       A pytree like ``x0``, in the real precision of each leaf; 0 for leaves that stay.
       Of NumPy, unless traced: what was given is then concrete under ``jax.jit`` too.
     """
-    try:
-        value = jax.tree.broadcast(value, x0)
-    except ValueError as error:
-        raise ValueError(
-            f"{name} must be a number or an array, or a pytree of these that is a "
-            f"prefix of x0, whose structure is {jax.tree.structure(x0)}; got "
-            f"{jax.tree.structure(value)}."
-        ) from error
+    value = broadcast(name, "a number or an array", value, x0, "x0")
 
     def on_leaf(part, x):
         xp: Any = jnp if isinstance(part, Tracer) else np
