@@ -1,130 +1,378 @@
-"""Random directions that are known by a source and a number, so that none is stored.
+"""Random directions of the parameters, known by a key and a number.
 
-A direction z is an array with E z = 0 and E z² = 1. ``draw`` gives the sources of some
-directions; with its source, the direction of any number can be drawn, and drawn again.
-Weight space has a direction per parameter, node space per site; a number stands for a
-candidate or, where these come in antithetic pairs ±z, for a pair.
+A direction z has E z = 0 and E z² = 1 of every weight. What it is made of is drawn of a
+run of numbers in one go, and any of them can be drawn again without the others.
 """
 
-import itertools
+import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jax.extend.random import threefry_2x32
 
+from qiaso_jax import _arguments, factors
 from qiaso_jax._arguments import PyTree
+from qiaso_jax.factors import Factors
+from qiaso_jax.words import (
+    normals,
+    rows_of_words,
+    signs_times,
+    words_of_signs,
+    words_per_normal,
+)
 
-REACH = {"rademacher": 1.0, "gaussian": 4.0}
-"""How many σ the directions of each kind go, but for a few of 10⁵ draws."""
+UNROLLED = 32
+"""How many directions of signs are added up in one pass over the memory."""
 
-NUMBERS_PER_WORD = 32
-"""How many Rademacher directions one source is good for."""
+
+@dataclasses.dataclass(frozen=True)
+class LowRank:
+    """Directions of low rank, made by ``low_rank``."""
+
+    rank: int
+    factors: Literal["rademacher", "gaussian"]
+
+
+def low_rank(
+    rank: int = 1, *, factors: Literal["rademacher", "gaussian"] = "rademacher"
+) -> LowRank:
+    r"""Directions that are products of thin matrices, for ``qiaso(directions=...)``.
+
+    .. math:: z = A B^⊤ / \sqrt{r}, \qquad A ∈ ℝ^{m×r}, \; B ∈ ℝ^{n×r},
+
+    with independent entries of unit variance, so that E z = 0 and E z² = 1: m + n
+    numbers for m·n weights. The loss of such a candidate is evaluated without the
+    matrix μ + σz: :math:`x (μ + σ z) = x μ + (σ/\sqrt r) (x A) B^⊤`, of which x μ is
+    shared by all candidates where x is.
+
+    A leaf of more than two axes is cut in two where rows and columns together are
+    fewest; scalars, vectors, and leaves with no more weights than the factors would
+    have numbers get independent signs (or normal numbers) instead, and so do complex
+    leaves and those whose ``sigma`` is an array. What else a function does with its
+    weights than multiply by them makes the matrix of a candidate:
+    ``low_rank_sites`` lists where.
+
+    With factors of signs every weight moves by σ exactly for r = 1, and the variance of
+    the pseudo-gradient is that of independent signs.
+
+    Args:
+      rank: r ≥ 1.
+      factors: entries of A and B, ±1 or normal.
+
+    Returns:
+      What ``directions`` of ``qiaso`` takes; ``"low_rank"`` there is ``low_rank(1)``.
+
+    Raises:
+      TypeError: if ``rank`` is no integer.
+      ValueError: if ``rank`` is below 1, or ``factors`` unknown.
+
+    Examples:
+      >>> import jax.numpy as jnp, qiaso_jax
+      >>> tx = qiaso_jax.qiaso(4, directions=qiaso_jax.low_rank(2))
+      >>> params = {"kernel": jnp.zeros((30, 20)), "bias": jnp.zeros(20)}
+      >>> candidates = qiaso_jax.ask(tx, tx.init(params), params)
+      >>> print(jnp.linalg.matrix_rank(candidates["kernel"]))
+      [2 2 2 2]
+    """
+    rank = _arguments.positive_int("rank", rank)
+    _arguments.one_of("factors", factors, ("rademacher", "gaussian"))
+    return LowRank(rank, factors)
+
+
+Kind = Literal["gaussian", "rademacher"] | LowRank
+
+
+def checked_kind(directions: Any) -> Kind:
+    """What the argument ``directions`` of ``qiaso`` names, or is."""
+    if isinstance(directions, LowRank):
+        return directions
+    names = ("gaussian", "rademacher", "low_rank")
+    if not isinstance(directions, str) or directions not in names:
+        raise ValueError(
+            f"directions must be one of {', '.join(map(repr, names))}, or "
+            f"qiaso_jax.low_rank(...); got {directions!r}."
+        )
+    return LowRank(1, "rademacher") if directions == "low_rank" else directions
+
+
+class _OfLeaf(Protocol):
+    """How the directions of one leaf are made of random words.
+
+    Attributes:
+      num_words: of one direction.
+      num_ready: how many numbers one direction is that is ready.
+    """
+
+    @property
+    def num_words(self) -> int: ...
+
+    @property
+    def num_ready(self) -> int: ...
+
+    def known(self, words: jax.Array) -> jax.Array:
+        """What is kept of directions: of words of shape ``[rows, num_words]``."""
+        ...
+
+    def ready(self, known: jax.Array) -> Any:
+        """What ``offset`` takes of those that are evaluated together."""
+        ...
+
+    def offset(self, one: Any, factor: jax.Array) -> jax.Array | Factors:
+        """``factor · z`` of one, by its part of what is ready."""
+        ...
+
+    def weighted_sum(self, known: jax.Array, weights: jax.Array) -> jax.Array:
+        """Σ_u w_u z_u, in the wider of the precisions of weights and leaf."""
+        ...
+
+
+class _Normal(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: Any
+
+    @property
+    def num_words(self) -> int:
+        return math.prod(self.shape) * words_per_normal(self.dtype)
+
+    @property
+    def num_ready(self) -> int:
+        return math.prod(self.shape)
+
+    def known(self, words: jax.Array) -> jax.Array:
+        return normals(words, self.shape, self.dtype)
+
+    def ready(self, known: jax.Array) -> jax.Array:
+        return known
+
+    def offset(self, one: jax.Array, factor: jax.Array) -> jax.Array:
+        return factor * one
+
+    def weighted_sum(self, known: jax.Array, weights: jax.Array) -> jax.Array:
+        dtype = jnp.promote_types(known.dtype, weights.dtype)
+        return jnp.tensordot(
+            weights.astype(dtype),
+            known.astype(dtype),
+            axes=1,
+            precision=jax.lax.Precision.HIGHEST,
+        )
+
+
+class _Signs(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: Any
+
+    @property
+    def num_words(self) -> int:
+        return words_of_signs(self.shape)
+
+    @property
+    def num_ready(self) -> int:
+        return self.num_words
+
+    def known(self, words: jax.Array) -> jax.Array:
+        return words
+
+    def ready(self, known: jax.Array) -> jax.Array:
+        return known
+
+    def offset(self, one: jax.Array, factor: jax.Array) -> jax.Array:
+        return signs_times(one, jnp.broadcast_to(factor, self.shape))
+
+    def weighted_sum(self, known: jax.Array, weights: jax.Array) -> jax.Array:
+        weights = weights.astype(jnp.promote_types(self.dtype, weights.dtype))
+
+        def added(total, words, weights):
+            for one, weight in zip(words, weights, strict=True):
+                total = total + self.offset(one, weight)
+            return total
+
+        total = jnp.zeros(self.shape, weights.dtype)
+        whole = len(known) // UNROLLED * UNROLLED
+        if whole:
+            chunks = (
+                x[:whole].reshape(-1, UNROLLED, *x.shape[1:]) for x in (known, weights)
+            )
+            total, _ = jax.lax.scan(
+                lambda t, x: (added(t, *x), None), total, tuple(chunks)
+            )
+        return added(total, known[whole:], weights[whole:])
+
+
+class _LowRank(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: Any
+    end: int
+    rank: int
+    entries: type[_Normal] | type[_Signs]
+
+    @property
+    def _parts(self) -> tuple[_Normal | _Signs, _Normal | _Signs]:
+        dtype = jnp.promote_types(self.dtype, jnp.float32)
+        rows, columns = self.shape[: self.end], self.shape[self.end :]
+        return (
+            self.entries((*rows, self.rank), dtype),
+            self.entries((*columns, self.rank), dtype),
+        )
+
+    @property
+    def num_words(self) -> int:
+        return sum(part.num_words for part in self._parts)
+
+    @property
+    def num_ready(self) -> int:
+        return sum(math.prod(part.shape) for part in self._parts)
+
+    def known(self, words: jax.Array) -> jax.Array:
+        return words
+
+    def ready(self, known: jax.Array) -> Factors:
+        rows, columns = self._parts
+        one = jnp.ones((), rows.dtype)
+
+        def entries(part, words):
+            return jax.vmap(lambda x: part.offset(x, one))(part.known(words))
+
+        of_rows, of_columns = jnp.split(known, [rows.num_words], axis=-1)
+        scaled = entries(rows, of_rows) / math.sqrt(self.rank)
+        # Else XLA may unpack them again for every example.
+        return jax.lax.optimization_barrier(
+            Factors(scaled, entries(columns, of_columns))
+        )
+
+    def offset(self, one: Factors, factor: jax.Array) -> Factors:
+        return Factors(factor.astype(one.rows.dtype) * one.rows, one.columns)
+
+    def weighted_sum(self, known: jax.Array, weights: jax.Array) -> jax.Array:
+        return factors.weighted_sum(weights, self.ready(known))
+
+
+class _Complex(NamedTuple):
+    """Real and imaginary parts with half of the variance each."""
+
+    parts: _Normal | _Signs
+
+    @property
+    def num_words(self) -> int:
+        return self.parts.num_words
+
+    @property
+    def num_ready(self) -> int:
+        return self.parts.num_ready
+
+    def known(self, words: jax.Array) -> jax.Array:
+        return self.parts.known(words)
+
+    def ready(self, known: jax.Array) -> jax.Array:
+        return known
+
+    def offset(self, one: jax.Array, factor: jax.Array) -> jax.Array:
+        return jax.lax.complex(*self.parts.offset(one, factor * math.sqrt(0.5)))
+
+    def weighted_sum(self, known: jax.Array, weights: jax.Array) -> jax.Array:
+        return jax.lax.complex(
+            *self.parts.weighted_sum(known, weights * math.sqrt(0.5))
+        )
+
+
+def _of_leaf(kind: Kind, leaf: Any, sigma: Any) -> _OfLeaf:
+    entries = kind.factors if isinstance(kind, LowRank) else kind
+    made_of = {"gaussian": _Normal, "rademacher": _Signs}[entries]
+    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+        return _Complex(made_of((2, *leaf.shape), jnp.finfo(leaf.dtype).dtype))
+    if isinstance(kind, LowRank) and not jnp.ndim(sigma):
+        end = factors.split(leaf.shape, kind.rank)
+        if end is not None:
+            return _LowRank(leaf.shape, leaf.dtype, end, kind.rank, made_of)
+    return made_of(leaf.shape, leaf.dtype)
 
 
 class Directions(NamedTuple):
-    """Random arrays z, one for each number.
+    """The directions of a pytree of parameters.
 
     Attributes:
-      shape: of z.
-      dtype: of z.
-      kind: a key of ``REACH``.
+      like: the parameters, or their shapes and dtypes.
+      sigma: σ of every leaf, each a scalar or of the leaf's shape.
+      kind: how they are drawn.
     """
 
-    shape: tuple[int, ...]
-    dtype: Any
-    kind: str
+    like: PyTree
+    sigma: PyTree
+    kind: Kind
 
-    def scaled(self, source: Any, number: jax.Array, factor: jax.Array) -> jax.Array:
-        """``factor · z``, where ``factor`` broadcasts against z.
+    def known(self, key: jax.Array, start: Any, count: int) -> list[jax.Array]:
+        """What ``count`` directions from number ``start`` on are known by.
 
-        Args:
-          source: by ``draw``.
-          number: which z, an integer scalar; of Rademacher directions one below the
-            number of those drawn.
-          factor: in the dtype of z.
+        A list with an entry for each leaf, arrays with a leading axis.
         """
-        if self.kind == "gaussian":
-            return factor * source.normal(number, self.shape, self.dtype)
-        # The number's bit of the random words becomes the sign bit.
-        bits = jnp.finfo(factor.dtype).bits
-        pattern = jax.lax.bitcast_convert_type(factor, f"uint{bits}")
-        drawn = (source >> number.astype(source.dtype)).astype(pattern.dtype)
-        flipped = pattern ^ (drawn << (bits - 1))
-        return jax.lax.bitcast_convert_type(flipped, factor.dtype)
+        each = self._each()
+        rows = jnp.arange(count, dtype=jnp.uint32) + jnp.asarray(start, jnp.uint32)
+        words = rows_of_words(key, rows, [leaf.num_words for leaf in each])
+        return [leaf.known(w) for leaf, w in zip(each, words, strict=True)]
+
+    def ready(self, known: list[jax.Array]) -> list[Any]:
+        """What ``offset`` takes of those that are evaluated together."""
+        return [leaf.ready(x) for leaf, x in zip(self._each(), known, strict=True)]
+
+    def offset(self, one: list[Any], sign: Any) -> PyTree:
+        """± σ z of one that is ready: an array or ``Factors`` for every leaf."""
+        leaves, treedef = jax.tree.flatten(self.like)
+        sigma = jax.tree.leaves(self.sigma)
+        return treedef.unflatten(
+            of_leaf.offset(x, jnp.asarray(s * sign).astype(_real(leaf.dtype)))
+            for of_leaf, x, s, leaf in zip(
+                self._each(), one, sigma, leaves, strict=True
+            )
+        )
+
+    def weighted_offset(self, known: list[jax.Array], weights: jax.Array) -> PyTree:
+        """Σ_u w_u σ z_u, in the precision of the weights or a wider one."""
+        treedef = jax.tree.structure(self.like)
+
+        def of_leaf(leaf, x, s):
+            total = leaf.weighted_sum(x, weights)
+            return jnp.asarray(s).astype(_real(total.dtype)) * total
+
+        return treedef.unflatten(
+            map(of_leaf, self._each(), known, jax.tree.leaves(self.sigma))
+        )
+
+    @property
+    def num_affordable(self) -> int:
+        """How many directions, when ready, are as many numbers as there are weights."""
+        return self._size // max(1, sum(leaf.num_ready for leaf in self._each()))
+
+    def are_small(self, count: int) -> bool:
+        """Whether ``count`` directions are known by less than half the weights."""
+        words = sum(leaf.num_words for leaf in self._each())
+        return 2 * count * words <= self._size
+
+    @property
+    def _size(self) -> int:
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.like))
+
+    def _each(self) -> list[_OfLeaf]:
+        leaves = jax.tree.leaves(self.like)
+        return list(
+            map(partial(_of_leaf, self.kind), leaves, jax.tree.leaves(self.sigma))
+        )
 
 
-class Place(NamedTuple):
-    """The source of Gaussian directions: the place of one among those of a key."""
-
-    key: jax.Array
-    position: int
-    number: int
-
-    def normal(self, number: jax.Array, shape: tuple[int, ...], dtype: Any):
-        """Standard normals; complex ones have E|z|² = 1."""
-        keys = jax.random.split(jax.random.fold_in(self.key, number), self.number)
-        return jax.random.normal(keys[self.position], shape, dtype)
-
-
-def draw(key: jax.Array, directions: Sequence[Directions], count: int) -> list[Any]:
-    """The source of each of some directions, for numbers below ``count``.
-
-    Args:
-      key: a PRNG key.
-      directions: all of one kind.
-      count: at most ``NUMBERS_PER_WORD`` for Rademacher directions.
-
-    Returns:
-      A ``Place`` each for Gaussian directions; for Rademacher ones an array of random
-      words of the shape of z, whose bits are the signs, all from one draw, as many
-      small ones cost more.
-    """
-    if not directions:
-        return []
-    if directions[0].kind == "gaussian":
-        return [Place(key, i, len(directions)) for i in range(len(directions))]
-    width = next(w for w in (8, 16, NUMBERS_PER_WORD) if count <= w)
-    ends = list(itertools.accumulate(math.prod(d.shape) for d in directions))
-    words = packed_bits(key, ends[-1], width)
-    parts = jnp.split(words, ends[:-1])
-    return [part.reshape(d.shape) for part, d in zip(parts, directions, strict=True)]
-
-
-def packed_bits(key: jax.Array, size: int, width: int) -> jax.Array:
-    """Random words of 8, 16 or 32 bits, all bits of what is drawn used.
-
-    ``jax.random.bits`` draws 64 bits for every word, however narrow: as a threefry key
-    gives both halves, they are taken from it directly.
-    """
-    num_drawn = -(-size // (32 // width))
-    if str(jax.random.key_impl(key)) == "threefry2x32":
-        counter = jnp.arange(num_drawn, dtype=jnp.uint32)
-        drawn = threefry_2x32(jax.random.key_data(key), counter)
-    else:
-        drawn = jax.random.bits(key, (num_drawn,), jnp.uint32)
-    return jax.lax.bitcast_convert_type(drawn, f"uint{width}").reshape(-1)[:size]
-
-
-def direction_like(
-    key: jax.Array, tree: PyTree, kind: str, number: jax.Array, count: int
-) -> PyTree:
-    """One direction of the shapes and dtypes of ``tree``.
+def normal_directions(key: jax.Array, stacked: PyTree, count: int) -> PyTree:
+    """Normal directions of the shapes and dtypes of arrays with a leading axis.
 
     Args:
       key: a PRNG key.
-      tree: a pytree of arrays, or of their shapes and dtypes.
-      kind: a key of ``REACH``.
-      number: which direction.
-      count: how many directions the key has.
+      stacked: a pytree of arrays.
+      count: the length of their leading axes.
     """
-    leaves, treedef = jax.tree.flatten(tree)
-    kinds = [Directions(x.shape, x.dtype, kind) for x in leaves]
-    return treedef.unflatten(
-        [
-            z.scaled(source, number, jnp.ones((), z.dtype))
-            for z, source in zip(kinds, draw(key, kinds, count), strict=True)
-        ]
-    )
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), stacked)
+    ones = jax.tree.map(lambda x: jnp.ones((), _real(x.dtype)), like)
+    directions = Directions(like, ones, "gaussian")
+    each = directions.known(key, 0, count)
+    return jax.vmap(lambda one: directions.offset(one, 1))(each)
+
+
+def _real(dtype: Any) -> Any:
+    return jnp.finfo(dtype).dtype

@@ -1,6 +1,6 @@
 """Evaluation: the losses of all candidates on the same minibatch (Eq 3)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +9,12 @@ from jaxtyping import Array, Float
 
 from qiaso_jax import _trees
 from qiaso_jax._arguments import PyTree
+from qiaso_jax.factors import is_factors
 from qiaso_jax.losses import Losses
-from qiaso_jax.superposition import Candidates, displaced
+from qiaso_jax.program import low_rank
+from qiaso_jax.program.flatten import flatten
+from qiaso_jax.program.perturbed import perturbed
+from qiaso_jax.superposition import Candidates, arrays, displaced
 
 
 class Objective(NamedTuple):
@@ -108,18 +112,34 @@ def candidate_losses(
     """
     together, value_fn = objective.candidates_value_fn, objective.value_fn
     if together is not None:
-        losses = together(candidates.arrays(centre), **objective.kwargs)
+        losses = together(arrays(candidates, centre), **objective.kwargs)
         return checked_losses(losses, (candidates.number,), "candidates_value_fn")
     assert value_fn is not None
 
-    def loss(one):
-        candidate = displaced(centre, candidates.offset_of(one))
-        value = value_fn(candidate, **objective.kwargs)
+    def loss(params):
+        value = value_fn(params, **objective.kwargs)
         return checked_losses(value, (), "value_fn")
 
-    if candidates.batch_size is None:
-        return jax.vmap(loss)(candidates.each)
-    return jax.lax.map(loss, candidates.each, batch_size=candidates.batch_size)
+    def loss_at(offset):
+        offsets = jax.tree.leaves(offset, is_leaf=is_factors)
+        if not any(map(is_factors, offsets)):
+            return loss(displaced(centre, offset))
+        return _factored_loss(loss, centre, offsets)
+
+    return candidates.map(loss_at)
+
+
+def _factored_loss(
+    loss: Callable[[PyTree], Any], centre: PyTree, offsets: Sequence[Any]
+) -> jax.Array:
+    """The loss at a centre with low-rank offsets, without their sum."""
+    leaves, treedef = jax.tree.flatten(centre)
+    program = flatten(lambda *leaves: [loss(treedef.unflatten(leaves))], *leaves)
+    inputs = [
+        perturbed(leaf, offset, i)
+        for i, (leaf, offset) in enumerate(zip(leaves, offsets, strict=True))
+    ]
+    return low_rank.evaluate(program, inputs)[0]
 
 
 def evaluated(
@@ -132,7 +152,7 @@ def evaluated(
 
 def asked_arrays(asked: Any, centre: PyTree) -> PyTree:
     """``asked.candidates`` as parameters, with a leading axis."""
-    return asked.candidates.arrays(centre)
+    return arrays(asked.candidates, centre)
 
 
 def checked_losses(losses: Any, shape: tuple[int, ...], name: str) -> Any:

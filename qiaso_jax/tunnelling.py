@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from qiaso_jax import _arguments
-from qiaso_jax.directions import direction_like
+from qiaso_jax.directions import normal_directions
 
 # g of T(θ) = γ g(αℓ): the one that the paper prints falls with the loss.
 GATES = {"as_printed": lambda x: jax.nn.sigmoid(-x), "as_described": jax.nn.sigmoid}
@@ -66,7 +66,7 @@ class Tunnelling(NamedTuple):
         factor = jnp.where(moved, factor, 0)
 
         def jumped(offsets):
-            noise = direction_like(noise_key, offsets, "gaussian", jnp.int32(0), 1)
+            noise = normal_directions(noise_key, offsets, num_candidates)
 
             def move(offset, noise):
                 each = factor.reshape(-1, *[1] * (offset.ndim - 1))

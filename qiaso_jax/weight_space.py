@@ -19,6 +19,7 @@ from qiaso_jax._transformation import Kernel, Told, algorithm, transformation
 from qiaso_jax._trees import Mask
 from qiaso_jax.amplitudes import Scaling
 from qiaso_jax.collapse import Readout, at_multiples
+from qiaso_jax.directions import LowRank, checked_kind
 from qiaso_jax.evaluation import asked_arrays, evaluated
 from qiaso_jax.losses import Losses, measured
 from qiaso_jax.spread import check_sigma, spread, unresolved
@@ -33,6 +34,7 @@ def qiaso(
     *,
     kl_strength: chex.Numeric | None = 1.0,
     loss_scaling: Literal["zscore", "rank"] | Scaling | None = "zscore",
+    directions: Literal["gaussian", "rademacher", "low_rank"] | LowRank = "gaussian",
     antithetic: bool = True,
     collapse: Literal["expectation", "best", "sample"] | Callable = "expectation",
     collapse_every: int = 1,
@@ -165,9 +167,16 @@ def qiaso(
             "tunnelling must be None or made by qiaso_jax.gaussian_tunnelling, "
             f"got {tunnelling!r}."
         )
+    kind = checked_kind(directions)
+    if tunnelling is not None and isinstance(kind, LowRank):
+        raise ValueError(
+            "tunnelling moves every weight of a candidate for itself, which "
+            "directions='low_rank' cannot hold: take directions='gaussian' or "
+            f"'rademacher', or tunnelling=None; got {tunnelling!r}."
+        )
     readout = readouts.readout(collapse)
     settings = Settings(
-        Superposition(num_candidates, antithetic, readout.keeps_centre),
+        Superposition(num_candidates, antithetic, readout.keeps_centre, kind),
         sigma,
         eta,
         kl_strength,

@@ -31,7 +31,7 @@ from qiaso_jax.factorised.blocks import (
 )
 from qiaso_jax.losses import Losses, measured
 from qiaso_jax.spread import check_sigma, spread, unresolved
-from qiaso_jax.superposition import Candidates, Superposition
+from qiaso_jax.superposition import Candidates, Listed, Superposition
 
 
 def factorised_qiaso(
@@ -331,7 +331,7 @@ def ask(
         draws = stratified_draws(
             measure_key, state.log_amplitudes, settings.num_measurements
         )
-        candidates = Candidates(
+        candidates = Listed(
             draws,
             lambda c: configured_offset(c, offsets, centre, settings.granularity),
             settings.batch_size,
@@ -356,7 +356,7 @@ def _each_value(
         return configured_offset(configuration, values, centre, granularity)
 
     indices = jnp.arange(num_blocks * num_candidates)
-    return Candidates(indices, offset_of, settings.batch_size)
+    return Listed(indices, offset_of, settings.batch_size)
 
 
 def _with_expectation(offsets: jax.Array, expected: jax.Array) -> jax.Array:

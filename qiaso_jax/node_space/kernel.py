@@ -17,9 +17,9 @@ from qiaso_jax import _arguments, _trees, amplitudes
 from qiaso_jax._arguments import PyTree, ScalarOrSchedule
 from qiaso_jax._transformation import Kernel, Told, algorithm, transformation
 from qiaso_jax._trees import Mask
-from qiaso_jax.directions import REACH
 from qiaso_jax.evaluation import Objective
 from qiaso_jax.losses import Losses, measured
+from qiaso_jax.node_space.directions import REACH
 from qiaso_jax.node_space.examples import BatchArgnames, bind_model, checked_argnames
 from qiaso_jax.node_space.pairs import Pairs
 from qiaso_jax.node_space.spaces import Space, analyse, checked_space

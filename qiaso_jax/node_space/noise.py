@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from qiaso_jax.directions import Directions, draw
+from qiaso_jax.node_space.directions import Directions, draw
 from qiaso_jax.program.sites import Site
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from qiaso_jax.directions import NUMBERS_PER_WORD, draw
+from qiaso_jax.node_space.directions import NUMBERS_PER_WORD, draw
 from qiaso_jax.node_space.noise import SiteNoise
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from qiaso_jax._trees import sharded_like
-from qiaso_jax.directions import REACH
+from qiaso_jax.node_space.directions import REACH
 from qiaso_jax.node_space.examples import Model, telling_examples
 from qiaso_jax.node_space.noise import ExampleNoise, NodeNoise, SiteNoise
 from qiaso_jax.node_space.scaling import noise_size, path_of

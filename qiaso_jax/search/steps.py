@@ -19,7 +19,14 @@ from qiaso_jax.search import stopping
 from qiaso_jax.search.bounds import Box, into
 from qiaso_jax.search.result import MinimizeStatus
 from qiaso_jax.search.stopping import Stretch
-from qiaso_jax.superposition import Candidates, Superposition, displaced
+from qiaso_jax.superposition import (
+    Candidates,
+    Listed,
+    Superposition,
+    arrays,
+    displaced,
+    stored,
+)
 from qiaso_jax.weight_space import QIASOInfo, QIASOState
 
 SLOW_RATE = 0.5
@@ -127,8 +134,9 @@ def _step(search: Algorithm, problem: Problem, carry: Carry) -> Carry:
 
     centre = moving(x, problem.moves)
     asked = search.ask(state, centre)
-    asked = asked._replace(candidates=_from_start(asked.candidates, state.step))
-    candidates = jax.vmap(point)(asked.candidates.arrays(centre))
+    candidates = _from_start(asked.candidates, state.step)
+    asked = asked._replace(candidates=candidates)
+    candidates = jax.vmap(point)(arrays(candidates, centre))
     values = jax.vmap(lambda x: checked_losses(problem.fun(x), (), "fun"))(candidates)
     displacement, state = search.move(search.tell(state, centre, asked, values), centre)
     x = point(displaced(centre, displacement))
@@ -153,17 +161,14 @@ def _step(search: Algorithm, problem: Problem, carry: Carry) -> Carry:
     return Carry(x, state, best_x, best_value, stretch, status)
 
 
-def _from_start(candidates: Candidates, step: jax.Array) -> Candidates:
+def _from_start(candidates: Candidates, step: jax.Array) -> Listed:
     """With the start as candidate 0 of the first step."""
+    offsets = candidates.map(lambda offset: offset)
 
-    def offset_of(one):
-        k, drawn = one
-        moves = (k > 0) | (step > 0)
-        offset = candidates.offset_of(drawn)
-        return jax.tree.map(lambda d: jnp.where(moves, d, 0), offset)
+    def moved(offset):
+        return offset.at[0].multiply(jnp.where(step > 0, 1, 0).astype(offset.dtype))
 
-    each = (jnp.arange(candidates.number), candidates.each)
-    return candidates._replace(each=each, offset_of=offset_of)
+    return stored(jax.tree.map(moved, offsets), candidates.number)
 
 
 def annealed(step: jax.Array, num_steps: int, size: int) -> jax.Array:

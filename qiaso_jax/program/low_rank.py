@@ -1,0 +1,310 @@
+"""A program with low-rank offsets at some of its inputs, evaluated without the sums.
+
+Lazy values stay lazy where a rule keeps them so. In a product with something else, the
+base's product is shared by all candidates, and what the factors add is two thin
+products; what is taken by indices likewise. A convolution makes the kernels of the
+candidates one after the other. All other operations make the array of a candidate.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import sequential_vmap
+
+from qiaso_jax.program import compat, perturbed
+from qiaso_jax.program.equations import Atom, Equation, Program, Variable, bind
+from qiaso_jax.program.perturbed import (
+    Axes,
+    Dense,
+    Perturbed,
+    Squared,
+    over_rank,
+    placed,
+)
+
+UNROLLED = 8
+"""Up to this rank, products with factors are sums of elementwise products, which XLA
+fuses with what is around them; beyond, they are products of matrices."""
+
+Lazy = Perturbed | Squared
+
+Note = Callable[[int, Equation, bool, str], None]
+"""Hears which leaf enters which operation, whether as factors, and else why not."""
+
+
+def _unheard(leaf: int, equation: Equation, factored: bool, why: str) -> None:
+    del leaf, equation, factored, why
+
+
+def evaluate(
+    program: Program, inputs: Sequence[Any], note: Note = _unheard
+) -> list[jax.Array]:
+    """The results of a program, some of whose inputs are perturbed."""
+    return list(map(_dense, _run(program, inputs, note)))
+
+
+def _dense(value: Any) -> Any:
+    return value.dense() if isinstance(value, Lazy) else value
+
+
+def _run(program: Program, inputs: Iterable[Any], note: Note) -> list[Any]:
+    values: dict[Variable, Any] = dict(program.constants)
+    values.update(zip(program.inputs, inputs, strict=True))
+    # What depends on a candidate, and so has an axis of them under vmap.
+    own = {v for v in program.inputs if isinstance(values[v], Perturbed)}
+
+    def read(atom: Atom) -> Any:
+        return values[atom] if isinstance(atom, Variable) else atom.val
+
+    for equation in program.equations:
+        operands = list(map(read, equation.inputs))
+        shared = [a not in own for a in equation.inputs]
+        outputs = _applied(equation, operands, shared, note)
+        values.update(zip(equation.outputs, outputs, strict=True))
+        if not all(shared):
+            own.update(equation.outputs)
+    return list(map(read, program.outputs))
+
+
+def _applied(
+    equation: Equation, operands: list[Any], shared: list[bool], note: Note
+) -> list[Any]:
+    lazy = [x for x in operands if isinstance(x, Lazy)]
+    if not lazy:
+        return bind(equation, operands)
+    leaves = {x.of.leaf if isinstance(x, Squared) else x.leaf for x in lazy}
+    if equation.loop is not None or equation.bodies:
+        return _within(equation, operands, note)
+    try:
+        if equation.primitive in _PRODUCTS:
+            results = _PRODUCTS[equation.primitive](equation, operands, shared)
+        elif equation.primitive in _RULES:
+            results = _RULES[equation.primitive](equation, operands)
+        else:
+            raise Dense("it has no rule")
+    except Dense as reason:
+        for leaf in leaves:
+            note(leaf, equation, False, str(reason))
+        return bind(equation, map(_dense, operands))
+    for leaf in leaves:
+        note(leaf, equation, True, "")
+    return results
+
+
+def _product(equation: Equation, operands: list[Any], shared: list[bool]):
+    lazy = [isinstance(x, Lazy) for x in operands]
+    if all(lazy):
+        raise Dense("both operands are perturbed")
+    side = lazy.index(True)
+    value, other = operands[side], operands[1 - side]
+    if isinstance(value, Squared):
+        raise Dense("it is the square of a weight")
+    base = bind(equation, [other, value.base] if side else [value.base, other])[0]
+    contracted, batched = equation.params["dimension_numbers"]
+    # One name for every axis of the product: those of the other operand first.
+    ndim = other.ndim
+    names = {}
+    for mine, its in (
+        *zip(contracted[side], contracted[1 - side], strict=True),
+        *zip(batched[side], batched[1 - side], strict=True),
+    ):
+        names[mine] = its
+    free = [a for a in range(len(value.shape)) if a not in names]
+    names |= {a: ndim + i for i, a in enumerate(free)}
+    total = ndim + len(free)
+    summed = list(contracted[1 - side])
+    others = [a for a in range(ndim) if a not in summed and a not in batched[1 - side]]
+    ends = [ndim + i for i in range(len(free))]
+    out = [*batched[1 - side], *((others + ends) if side else (ends + others))]
+    parts = [perturbed.in_order(x, [names[a] for a in axes]) for x, axes in value.parts]
+    delta = _through(other, parts, summed, total, shared[1 - side])
+    delta = jnp.squeeze(delta, tuple(summed))
+    places = [a for a in range(total) if a not in summed]
+    order = [places.index(a) for a in out]
+    delta = jnp.broadcast_to(jnp.transpose(delta, order), base.shape)
+    return [(base + delta).astype(base.dtype)]
+
+
+def _through(
+    other: jax.Array,
+    parts: Sequence[tuple[jax.Array, Axes]],
+    summed: Sequence[int],
+    ndim: int,
+    is_shared: bool,
+) -> jax.Array:
+    """Σ over some axes of ``other`` times both factors, all of these of length 1 then.
+
+    Args:
+      other: its axes are the first of ``ndim``.
+      parts: factors, their last axis the rank, with the axes of the others.
+      summed: the axes that are summed over.
+      ndim: how many axes there are, the rank apart.
+      is_shared: whether ``other`` is the same for all candidates, so that its product
+        with the factors of all is one product of matrices.
+    """
+    dtype = jnp.promote_types(other.dtype, parts[0][0].dtype)
+    other = other.astype(dtype)
+    first, second = sorted(parts, key=lambda part: -sum(a in summed for a in part[1]))
+    alone = tuple(a for a in summed if a not in second[1])
+    together = tuple(a for a in summed if a in second[1])
+    rank = first[0].shape[-1]
+    within = max(first[1], default=0) < other.ndim
+
+    def placed_at(part, axes):
+        return placed(part.astype(dtype), axes, ndim)
+
+    def times_second(inner, second_part):
+        product = inner * placed_at(second_part, second[1])
+        return jnp.sum(product, together, keepdims=True) if together else product
+
+    if within and not is_shared and rank <= UNROLLED:
+        spread = jnp.expand_dims(other, list(range(other.ndim, ndim)))
+        return over_rank(
+            lambda a, b: times_second(
+                jnp.sum(spread * placed_at(a, first[1]), alone, keepdims=True), b
+            ),
+            first[0],
+            second[0],
+        )
+    kept = [a for a in range(ndim) if a not in alone]
+    kept = [a for a in kept if a < other.ndim or a in first[1]]
+    inner = jnp.einsum(
+        other,
+        list(range(other.ndim)),
+        first[0].astype(dtype),
+        [*first[1], ndim],
+        [*kept, ndim],
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    if rank <= UNROLLED:
+        absent = [a for a in range(ndim) if a not in kept]
+        return over_rank(times_second, jnp.expand_dims(inner, absent), second[0])
+    outer = sorted({*kept, *second[1]} - set(together))
+    total = jnp.einsum(
+        inner,
+        [*kept, ndim],
+        second[0].astype(dtype),
+        [*second[1], ndim],
+        outer,
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return jnp.expand_dims(total, [a for a in range(ndim) if a not in outer])
+
+
+def _taken(equation: Equation, operands: list[Any], shared: list[bool]) -> list[Any]:
+    value, indices = operands
+    if not isinstance(value, Perturbed) or isinstance(indices, Lazy):
+        raise Dense("it is the square of a weight")
+    numbers, sizes = (
+        equation.params["dimension_numbers"],
+        equation.params["slice_sizes"],
+    )
+    if numbers.operand_batching_dims:
+        raise Dense("it takes other entries along each index of an axis")
+    indexed = set(numbers.start_index_map)
+    if any(
+        size != length
+        for a, (size, length) in enumerate(zip(sizes, value.shape, strict=True))
+        if a not in indexed
+    ):
+        raise Dense("it takes a part of an axis that it does not index")
+    first, second = sorted(value.parts, key=lambda part: indexed.isdisjoint(part[1]))
+    if not indexed.isdisjoint(second[1]):
+        raise Dense("it indexes the rows and the columns of the weights")
+    base = bind(equation, [value.base, indices])[0]
+    ndim = len(value.shape)
+    slices = tuple(size if a in first[1] else 1 for a, size in enumerate(sizes))
+    windows = [a for a in range(ndim) if a not in numbers.collapsed_slice_dims]
+    place = dict(zip(windows, numbers.offset_dims, strict=True))
+
+    def term(taken, other):
+        params = {**equation.params, "slice_sizes": slices}
+        operand = placed(taken, first[1], ndim)
+        (taken,) = compat.bind(equation.primitive, params, [operand, indices])
+        return taken * placed(other, tuple(place[a] for a in second[1]), base.ndim)
+
+    if indexed.isdisjoint(first[1]):
+        raise Dense("its rows and columns do not vary along what it indexes")
+    return [(base + over_rank(term, first[0], second[0])).astype(base.dtype)]
+
+
+def _convolved(equation: Equation, operands: list[Any], shared: list[bool]):
+    image, kernel = operands
+    if not isinstance(kernel, Perturbed) or isinstance(image, Lazy):
+        raise Dense("it is the image that is perturbed")
+
+    # One kernel after the other: as one grouped convolution it is slow on a CPU.
+    @sequential_vmap
+    def convolved(image, base, rows, columns):
+        each = Perturbed(base, rows, columns, *kernel_axes, kernel.leaf)
+        return bind(equation, [image, each.dense()])[0]
+
+    kernel_axes = kernel.row_axes, kernel.column_axes
+    return [convolved(image, kernel.base, kernel.rows, kernel.columns)]
+
+
+def _within(equation: Equation, operands: list[Any], note: Note) -> list[Any]:
+    """Operations that have programs of their own."""
+
+    def carried(values):
+        for value in values:
+            if isinstance(value, Lazy):
+                leaf = value.of.leaf if isinstance(value, Squared) else value.leaf
+                note(leaf, equation, False, "it changes from iteration to iteration")
+        return list(map(_dense, values))
+
+    def results(program, inputs):
+        return list(map(_dense, _run(program, inputs, note)))
+
+    if equation.loop is not None:
+        return _scanned(equation, operands, carried, results)
+    if equation.name == "cond":
+        index, *others = operands
+        return jax.lax.switch(
+            _dense(index),
+            [lambda body=body: results(body, others) for body in equation.bodies],
+        )
+    condition, body = equation.bodies
+    start = equation.params["cond_nconsts"]
+    end = start + equation.params["body_nconsts"]
+    return jax.lax.while_loop(
+        lambda state: results(condition, [*operands[:start], *state])[0],
+        lambda state: results(body, [*operands[start:end], *state]),
+        carried(operands[end:]),
+    )
+
+
+def _scanned(
+    equation: Equation,
+    operands: list[Any],
+    carried: Callable[[list[Any]], list[Any]],
+    results: Callable[[Program, list[Any]], list[Any]],
+) -> list[Any]:
+    loop = equation.loop
+    assert loop is not None
+    constants, carry, stacked = loop.apart(operands)
+    stacked = [x.dense() if isinstance(x, Squared) else x for x in stacked]
+    slices = [perturbed.slices(x) if isinstance(x, Perturbed) else x for x in stacked]
+
+    def step(carry, slices):
+        inputs = [
+            perturbed.sliced_along(x, one) if isinstance(x, Perturbed) else one
+            for x, one in zip(stacked, slices, strict=True)
+        ]
+        outputs = results(loop.body, [*constants, *carry, *inputs])
+        return outputs[: loop.num_carry], outputs[loop.num_carry :]
+
+    final, ys = jax.lax.scan(
+        step, carried(carry), slices, length=loop.length, reverse=loop.reverse
+    )
+    return [*final, *ys]
+
+
+_PRODUCTS = {
+    compat.primitive("conv_general_dilated"): _convolved,
+    compat.primitive("dot_general"): _product,
+    compat.primitive("gather"): _taken,
+}
+_RULES = {compat.primitive(name): rule for name, rule in perturbed.RULES.items()}

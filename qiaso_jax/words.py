@@ -1,0 +1,152 @@
+"""Random words that are known by a key, a row and a position, and numbers made of them.
+
+A row is drawn without the others, and many rows in one go: noise is what a step of a
+population costs beside its evaluations.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.random import threefry_2x32
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = np.uint32(0x1BD11BDA)
+
+
+def rows_of_words(
+    key: jax.Array, rows: jax.Array, counts: Sequence[int]
+) -> list[jax.Array]:
+    """Random words of some rows, uint32, ``[rows, count]`` for each of ``counts``.
+
+    Args:
+      key: a PRNG key, used for nothing else.
+      rows: their numbers, shape ``[rows]``.
+      counts: how many words of each there are to be for every user of them.
+    """
+    halves = [-(-count // 2) for count in counts]
+    total = sum(halves)
+    if str(jax.random.key_impl(key)) == "threefry2x32":
+        shape = (rows.shape[0], total)
+        row = jnp.broadcast_to(rows.astype(jnp.uint32)[:, None], shape)
+        position = jax.lax.broadcasted_iota(jnp.uint32, shape, 1)
+        drawn = threefry(jax.random.key_data(key), row, position)
+    else:
+        # Such generators do not promise the same numbers under vmap.
+        words = jax.lax.map(
+            lambda row: jax.random.bits(
+                jax.random.fold_in(key, row), (2, total), jnp.uint32
+            ),
+            rows,
+        )
+        drawn = words[:, 0], words[:, 1]
+    # Else XLA may draw them again for every candidate that they are used for.
+    drawn = jax.lax.optimization_barrier(drawn)
+    found, start = [], 0
+    for count, half in zip(counts, halves, strict=True):
+        parts = [words[:, start : start + half] for words in drawn]
+        found.append(jnp.concatenate(parts, axis=1)[:, :count])
+        start += half
+    return found
+
+
+def threefry(
+    key: jax.Array, x0: jax.Array, x1: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Threefry-2x32 with 20 rounds (Salmon et al., 2011), as elementwise operations.
+
+    The same numbers as ``jax.extend.random.threefry_2x32``, which loops over its rounds
+    on a CPU; written out, it fuses with what the words are made into.
+
+    Args:
+      key: two words.
+      x0: counters, uint32.
+      x1: likewise, of the same shape.
+    """
+    keys = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
+    x0, x1 = x0 + keys[0], x1 + keys[1]
+    for i in range(5):
+        for distance in _ROTATIONS[i % 2]:
+            x0 = x0 + x1
+            x1 = (x1 << np.uint32(distance)) | (x1 >> np.uint32(32 - distance))
+            x1 = x0 ^ x1
+        x0 = x0 + keys[(i + 1) % 3]
+        x1 = x1 + keys[(i + 2) % 3] + np.uint32(i + 1)
+    return x0, x1
+
+
+def packed_bits(key: jax.Array, size: int, width: int) -> jax.Array:
+    """Random words of 8, 16 or 32 bits, all bits of what is drawn used.
+
+    ``jax.random.bits`` draws 64 bits for every word, however narrow: as a threefry key
+    gives both halves, they are taken from it directly.
+    """
+    num_drawn = -(-size // (32 // width))
+    if str(jax.random.key_impl(key)) == "threefry2x32":
+        counter = jnp.arange(num_drawn, dtype=jnp.uint32)
+        drawn = threefry_2x32(jax.random.key_data(key), counter)
+    else:
+        drawn = jax.random.bits(key, (num_drawn,), jnp.uint32)
+    return jax.lax.bitcast_convert_type(drawn, f"uint{width}").reshape(-1)[:size]
+
+
+def words_per_normal(dtype: Any) -> int:
+    """How many words a normal number of a real ``dtype`` is made of."""
+    return 2 if jnp.finfo(dtype).bits == 64 else 1
+
+
+def normals(words: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Standard normals of a real dtype by inversion, ``[rows, *shape]``.
+
+    Of 2²⁴ quantiles (of 2⁵³ in double precision), which lie symmetrically about 0 and
+    as far as 5.4 (8.2).
+
+    Args:
+      words: shape ``[rows, n]`` with n ``words_per_normal`` for each number.
+      shape: of one row.
+      dtype: of the results.
+    """
+    if words_per_normal(dtype) == 2:
+        high, low = jnp.split(words.astype(jnp.uint64), 2, axis=-1)
+        drawn, bits, precise = (high << 32 | low) >> 11, 53, jnp.float64
+    else:
+        drawn, bits, precise = words >> 8, 24, jnp.float32
+    # Odd multiples of 2^−bits between −1 and 1: each is a number of that precision.
+    middle = drawn.astype(precise) * 2.0 ** (1 - bits) - 1 + 2.0**-bits
+    z = jax.lax.erf_inv(middle) * precise(math.sqrt(2))
+    return z.astype(dtype).reshape(*words.shape[:-1], *shape)
+
+
+def words_of_signs(shape: tuple[int, ...]) -> int:
+    """How many words the signs of an array of ``shape`` are unpacked from."""
+    rows, width = _rows_and_width(shape)
+    return -(-rows // 32) * width
+
+
+def signs_times(words: jax.Array, factor: jax.Array) -> jax.Array:
+    """``factor`` with a random sign at each entry.
+
+    Args:
+      words: of one array, shape ``[words_of_signs(factor.shape)]``.
+      factor: real.
+    """
+    rows, width = _rows_and_width(factor.shape)
+    # Bit b of the words is for the b-th of 32 runs of rows: what is next to each other
+    # in memory takes the same bit of words next to each other.
+    bits = words.reshape(1, -1, width) >> jnp.arange(32, dtype=jnp.uint32).reshape(
+        32, 1, 1
+    )
+    bits = bits.reshape(-1, width)[:rows].reshape(factor.shape)
+    num_bits = jnp.finfo(factor.dtype).bits
+    pattern = jax.lax.bitcast_convert_type(factor, f"uint{num_bits}")
+    flipped = pattern ^ (bits.astype(pattern.dtype) << (num_bits - 1))
+    return jax.lax.bitcast_convert_type(flipped, factor.dtype)
+
+
+def _rows_and_width(shape: tuple[int, ...]) -> tuple[int, int]:
+    size = math.prod(shape)
+    rows = math.prod(shape[:-1])
+    return (rows, shape[-1]) if rows >= 32 else (size, 1)
