@@ -5,6 +5,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from qiaso_jax.collapse import Readout
+from qiaso_jax.directions import LowRank, low_rank
 from qiaso_jax.estimates import pseudo_gradient, signal_to_noise
 from qiaso_jax.factorised.kernel import (
     FactorisedInfo,
@@ -30,6 +31,7 @@ __all__ = [
     "Best",
     "FactorisedInfo",
     "FactorisedState",
+    "LowRank",
     "MinimizeResult",
     "MinimizeStatus",
     "NodeInfo",
@@ -45,6 +47,7 @@ __all__ = [
     "factorised_qiaso",
     "flax",
     "gaussian_tunnelling",
+    "low_rank",
     "minimize",
     "node_qiaso",
     "node_sites",

@@ -16,11 +16,12 @@ from qiaso_jax import _arguments, factors
 from qiaso_jax._arguments import PyTree
 from qiaso_jax.factors import Factors
 from qiaso_jax.words import (
+    Pair,
     normals,
-    rows_of_words,
+    pairs_of_normals,
+    pairs_of_signs,
+    rows_of_pairs,
     signs_times,
-    words_of_signs,
-    words_per_normal,
 )
 
 UNROLLED = 32
@@ -101,18 +102,18 @@ class _OfLeaf(Protocol):
     """How the directions of one leaf are made of random words.
 
     Attributes:
-      num_words: of one direction.
+      num_pairs: of one direction.
       num_ready: how many numbers one direction is that is ready.
     """
 
     @property
-    def num_words(self) -> int: ...
+    def num_pairs(self) -> int: ...
 
     @property
     def num_ready(self) -> int: ...
 
-    def known(self, words: jax.Array) -> jax.Array:
-        """What is kept of directions: of words of shape ``[rows, num_words]``."""
+    def known(self, pair: Pair) -> jax.Array:
+        """What is kept of directions: of pairs of shape ``[rows, num_pairs]`` each."""
         ...
 
     def ready(self, known: jax.Array) -> Any:
@@ -133,15 +134,16 @@ class _Normal(NamedTuple):
     dtype: Any
 
     @property
-    def num_words(self) -> int:
-        return math.prod(self.shape) * words_per_normal(self.dtype)
+    def num_pairs(self) -> int:
+        return pairs_of_normals(math.prod(self.shape), self.dtype)
 
     @property
     def num_ready(self) -> int:
         return math.prod(self.shape)
 
-    def known(self, words: jax.Array) -> jax.Array:
-        return normals(words, self.shape, self.dtype)
+    def known(self, pair: Pair) -> jax.Array:
+        z = normals(pair, math.prod(self.shape), self.dtype)
+        return z.reshape(-1, *self.shape)
 
     def ready(self, known: jax.Array) -> jax.Array:
         return known
@@ -164,15 +166,15 @@ class _Signs(NamedTuple):
     dtype: Any
 
     @property
-    def num_words(self) -> int:
-        return words_of_signs(self.shape)
+    def num_pairs(self) -> int:
+        return pairs_of_signs(self.shape)
 
     @property
     def num_ready(self) -> int:
-        return self.num_words
+        return 2 * self.num_pairs
 
-    def known(self, words: jax.Array) -> jax.Array:
-        return words
+    def known(self, pair: Pair) -> jax.Array:
+        return jnp.concatenate(pair, axis=1)
 
     def ready(self, known: jax.Array) -> jax.Array:
         return known
@@ -217,24 +219,28 @@ class _LowRank(NamedTuple):
         )
 
     @property
-    def num_words(self) -> int:
-        return sum(part.num_words for part in self._parts)
+    def num_pairs(self) -> int:
+        return sum(part.num_pairs for part in self._parts)
 
     @property
     def num_ready(self) -> int:
         return sum(math.prod(part.shape) for part in self._parts)
 
-    def known(self, words: jax.Array) -> jax.Array:
-        return words
+    def known(self, pair: Pair) -> jax.Array:
+        return jnp.concatenate(pair, axis=1)
 
     def ready(self, known: jax.Array) -> Factors:
         rows, columns = self._parts
         one = jnp.ones((), rows.dtype)
 
-        def entries(part, words):
-            return jax.vmap(lambda x: part.offset(x, one))(part.known(words))
+        def entries(part, pair):
+            return jax.vmap(lambda x: part.offset(x, one))(part.known(pair))
 
-        of_rows, of_columns = jnp.split(known, [rows.num_words], axis=-1)
+        end = rows.num_pairs
+        of_rows, of_columns = zip(
+            *((half[:, :end], half[:, end:]) for half in jnp.split(known, 2, axis=1)),
+            strict=True,
+        )
         scaled = entries(rows, of_rows) / math.sqrt(self.rank)
         # Else XLA may unpack them again for every example.
         return jax.lax.optimization_barrier(
@@ -242,7 +248,7 @@ class _LowRank(NamedTuple):
         )
 
     def offset(self, one: Factors, factor: jax.Array) -> Factors:
-        return Factors(factor.astype(one.rows.dtype) * one.rows, one.columns)
+        return Factors(one.rows, factor.astype(one.columns.dtype) * one.columns)
 
     def weighted_sum(self, known: jax.Array, weights: jax.Array) -> jax.Array:
         return factors.weighted_sum(weights, self.ready(known))
@@ -254,15 +260,15 @@ class _Complex(NamedTuple):
     parts: _Normal | _Signs
 
     @property
-    def num_words(self) -> int:
-        return self.parts.num_words
+    def num_pairs(self) -> int:
+        return self.parts.num_pairs
 
     @property
     def num_ready(self) -> int:
         return self.parts.num_ready
 
-    def known(self, words: jax.Array) -> jax.Array:
-        return self.parts.known(words)
+    def known(self, pair: Pair) -> jax.Array:
+        return self.parts.known(pair)
 
     def ready(self, known: jax.Array) -> jax.Array:
         return known
@@ -308,8 +314,8 @@ class Directions(NamedTuple):
         """
         each = self._each()
         rows = jnp.arange(count, dtype=jnp.uint32) + jnp.asarray(start, jnp.uint32)
-        words = rows_of_words(key, rows, [leaf.num_words for leaf in each])
-        return [leaf.known(w) for leaf, w in zip(each, words, strict=True)]
+        pairs = rows_of_pairs(key, rows, [leaf.num_pairs for leaf in each])
+        return [leaf.known(pair) for leaf, pair in zip(each, pairs, strict=True)]
 
     def ready(self, known: list[jax.Array]) -> list[Any]:
         """What ``offset`` takes of those that are evaluated together."""
@@ -345,8 +351,8 @@ class Directions(NamedTuple):
 
     def are_small(self, count: int) -> bool:
         """Whether ``count`` directions are known by less than half the weights."""
-        words = sum(leaf.num_words for leaf in self._each())
-        return 2 * count * words <= self._size
+        pairs = sum(leaf.num_pairs for leaf in self._each())
+        return 4 * count * pairs <= self._size
 
     @property
     def _size(self) -> int:

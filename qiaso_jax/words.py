@@ -4,6 +4,7 @@ A row is drawn without the others, and many rows in one go: noise is what a step
 population costs beside its evaluations.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,18 +18,19 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 
 
-def rows_of_words(
-    key: jax.Array, rows: jax.Array, counts: Sequence[int]
-) -> list[jax.Array]:
-    """Random words of some rows, uint32, ``[rows, count]`` for each of ``counts``.
+Pair = tuple[jax.Array, jax.Array]
+"""Random words as they are drawn, two at a time."""
+
+
+def rows_of_pairs(key: jax.Array, rows: jax.Array, counts: Sequence[int]) -> list[Pair]:
+    """Random words of some rows: two arrays ``[rows, count]`` for each of ``counts``.
 
     Args:
       key: a PRNG key, used for nothing else.
       rows: their numbers, shape ``[rows]``.
-      counts: how many words of each there are to be for every user of them.
+      counts: how many pairs of words there are to be for every user of them.
     """
-    halves = [-(-count // 2) for count in counts]
-    total = sum(halves)
+    total = sum(counts)
     if str(jax.random.key_impl(key)) == "threefry2x32":
         shape = (rows.shape[0], total)
         row = jnp.broadcast_to(rows.astype(jnp.uint32)[:, None], shape)
@@ -43,14 +45,11 @@ def rows_of_words(
             rows,
         )
         drawn = words[:, 0], words[:, 1]
-    # Else XLA may draw them again for every candidate that they are used for.
-    drawn = jax.lax.optimization_barrier(drawn)
-    found, start = [], 0
-    for count, half in zip(counts, halves, strict=True):
-        parts = [words[:, start : start + half] for words in drawn]
-        found.append(jnp.concatenate(parts, axis=1)[:, :count])
-        start += half
-    return found
+    ends = list(itertools.accumulate(counts))
+    return [
+        (drawn[0][:, end - count : end], drawn[1][:, end - count : end])
+        for count, end in zip(counts, ends, strict=True)
+    ]
 
 
 def threefry(
@@ -93,52 +92,55 @@ def packed_bits(key: jax.Array, size: int, width: int) -> jax.Array:
     return jax.lax.bitcast_convert_type(drawn, f"uint{width}").reshape(-1)[:size]
 
 
-def words_per_normal(dtype: Any) -> int:
-    """How many words a normal number of a real ``dtype`` is made of."""
-    return 2 if jnp.finfo(dtype).bits == 64 else 1
+def pairs_of_normals(size: int, dtype: Any) -> int:
+    """How many pairs of words ``size`` normal numbers of a real dtype are made of."""
+    return size if jnp.finfo(dtype).bits == 64 else -(-size // 2)
 
 
-def normals(words: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Standard normals of a real dtype by inversion, ``[rows, *shape]``.
+def normals(pair: Pair, size: int, dtype: Any) -> jax.Array:
+    """Standard normals of a real dtype by inversion, ``[rows, size]``.
 
     Of 2²⁴ quantiles (of 2⁵³ in double precision), which lie symmetrically about 0 and
     as far as 5.4 (8.2).
 
     Args:
-      words: shape ``[rows, n]`` with n ``words_per_normal`` for each number.
-      shape: of one row.
+      pair: of ``pairs_of_normals(size, dtype)``.
+      size: how many in a row.
       dtype: of the results.
     """
-    if words_per_normal(dtype) == 2:
-        high, low = jnp.split(words.astype(jnp.uint64), 2, axis=-1)
-        drawn, bits, precise = (high << 32 | low) >> 11, 53, jnp.float64
-    else:
-        drawn, bits, precise = words >> 8, 24, jnp.float32
+    if jnp.finfo(dtype).bits == 64:
+        high, low = (words.astype(jnp.uint64) for words in pair)
+        return _inverted((high << 32 | low) >> 11, 53, jnp.float64)
+    # XLA does not fuse with what comes after joining two arrays, and so does not make
+    # the numbers anew for all candidates.
+    halves = [_inverted(words >> 8, 24, jnp.float32) for words in pair]
+    return jnp.concatenate(halves, axis=1)[:, :size].astype(dtype)
+
+
+def _inverted(drawn: jax.Array, bits: int, dtype: Any) -> jax.Array:
     # Odd multiples of 2^−bits between −1 and 1: each is a number of that precision.
-    middle = drawn.astype(precise) * 2.0 ** (1 - bits) - 1 + 2.0**-bits
-    z = jax.lax.erf_inv(middle) * precise(math.sqrt(2))
-    return z.astype(dtype).reshape(*words.shape[:-1], *shape)
+    middle = drawn.astype(dtype) * 2.0 ** (1 - bits) - 1 + 2.0**-bits
+    return jax.lax.erf_inv(middle) * dtype(math.sqrt(2))
 
 
-def words_of_signs(shape: tuple[int, ...]) -> int:
-    """How many words the signs of an array of ``shape`` are unpacked from."""
+def pairs_of_signs(shape: tuple[int, ...]) -> int:
+    """How many pairs of words the signs of an array of ``shape`` are bits of."""
     rows, width = _rows_and_width(shape)
-    return -(-rows // 32) * width
+    return -(-(-(-rows // 32) * width) // 2)
 
 
 def signs_times(words: jax.Array, factor: jax.Array) -> jax.Array:
     """``factor`` with a random sign at each entry.
 
     Args:
-      words: of one array, shape ``[words_of_signs(factor.shape)]``.
+      words: all of one row, twice ``pairs_of_signs(factor.shape)``.
       factor: real.
     """
     rows, width = _rows_and_width(factor.shape)
     # Bit b of the words is for the b-th of 32 runs of rows: what is next to each other
     # in memory takes the same bit of words next to each other.
-    bits = words.reshape(1, -1, width) >> jnp.arange(32, dtype=jnp.uint32).reshape(
-        32, 1, 1
-    )
+    words = words[: -(-rows // 32) * width].reshape(1, -1, width)
+    bits = words >> jnp.arange(32, dtype=jnp.uint32).reshape(32, 1, 1)
     bits = bits.reshape(-1, width)[:rows].reshape(factor.shape)
     num_bits = jnp.finfo(factor.dtype).bits
     pattern = jax.lax.bitcast_convert_type(factor, f"uint{num_bits}")
