@@ -110,7 +110,7 @@ def test_seeds_can_be_vmapped(name):
     def train(seed):
         return steps(make(key=seed), value_fn)[0]
 
-    together, alone = jax.vmap(train)(jnp.arange(3)), jax.jit(train)
+    together, alone = jax.jit(jax.vmap(train))(jnp.arange(3)), jax.jit(train)
     for seed in range(3):
         chex.assert_trees_all_close(
             jax.tree.map(lambda x, s=seed: x[s], together),
@@ -171,9 +171,10 @@ def test_reports_are_scalars_that_are_found_in_wrapped_states(name):
     tx = optax.chain(optax.clip(1.0), optax.apply_if_finite(make(), 3))
     state = tx.init(PARAMS)
     assert optax.tree.get(state, "expected_loss") == jnp.inf
-    _, state = tx.update(
-        optax.tree.zeros_like(PARAMS), state, PARAMS, value_fn=value_fn, x=X, y=Y
-    )
+    zeros = optax.tree.zeros_like(PARAMS)
+    _, state = jax.jit(
+        lambda s: tx.update(zeros, s, PARAMS, value_fn=value_fn, x=X, y=Y)
+    )(state)
     for field in make().init(PARAMS).info._fields:
         assert jnp.shape(optax.tree.get(state, field)) == ()
     assert 0 < optax.tree.get(state, "expected_loss") < 10

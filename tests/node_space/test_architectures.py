@@ -346,7 +346,7 @@ def losses_with_one_example_moved(a, space):
             return perturb(analysis.program, reached, noise, {}, clean)[0][0]
 
         losses = clean.read(analysis.program.outputs[0])
-        return losses, jnp.stack([moved(n) for n in range(model.size)])
+        return losses, jax.lax.map(moved, jnp.arange(model.size))
 
     return len(inner), *map(np.asarray, probe(model.leaves, model.batch))
 

@@ -423,6 +423,7 @@ def test_memory_does_not_grow_with_the_candidates():
             + memory.temp_size_in_bytes
         )
 
+    @functools.cache
     def node(num_candidates, **settings):
         tx = node_qiaso(num_candidates, optimizer=optax.adam(1e-3), **settings)
         return peak(
@@ -544,32 +545,24 @@ def test_low_precision(dtype):
 @pytest.mark.slow
 def test_losses_that_are_not_finite():
     params, data = mlp(), batch()
-    middle = float(jnp.median(value_fn(params, **data)))
+    middle = jnp.median(value_fn(params, **data))
 
-    def sometimes(params, x, y):
+    def finite_up_to(params, x, y, highest):
         losses = value_fn(params, x, y)
-        return jnp.where(losses > middle, jnp.nan, losses)
-
-    def never(params, x, y):
-        return value_fn(params, x, y) + jnp.nan
+        return jnp.where(losses > highest, jnp.nan, losses)
 
     for eta in (0.0, 1.0):
         tx = node_qiaso(8, 0.1, eta, optimizer=optax.adam(0.1))
+        step = jax.jit(functools.partial(tx.update, value_fn=finite_up_to))
         state = tx.init(params)
-        updates, after = jax.jit(functools.partial(tx.update, value_fn=sometimes))(
-            None, state, params, **data
-        )
+        updates, after = step(None, state, params, **data, highest=middle)
         chex.assert_tree_all_finite(updates)
         assert 0 < after.info.num_nonfinite < 64
-        updates, after = jax.jit(functools.partial(tx.update, value_fn=never))(
-            None, state, params, **data
-        )
+        updates, after = step(None, state, params, **data, highest=-jnp.inf)
         chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
         chex.assert_trees_all_equal(after.opt_state, state.opt_state)
         assert after.info.num_skipped == 1
-        updates, _ = jax.jit(functools.partial(tx.update, value_fn=value_fn))(
-            None, after, params, **data
-        )
+        updates, _ = step(None, after, params, **data, highest=jnp.inf)
         chex.assert_tree_all_finite(updates)
 
 
@@ -644,7 +637,7 @@ def test_calls_that_cannot_work(call, error, message):
     kwargs = {**batch(), "table": jnp.zeros(7)}
     update = functools.partial(tx.update, None, tx.init(params), **arguments, **kwargs)
     if error is None:
-        update()
+        jax.eval_shape(update)
         return
     with pytest.raises(error, match=message):
         update()
@@ -659,9 +652,8 @@ def test_state_that_looks_like_a_batch_has_to_be_told_apart():
 
     def update(**settings):
         tx = node_qiaso(4, optimizer=optax.sgd(1.0), **settings)
-        return tx.update(
-            None, tx.init(params), params, value_fn=with_table, **data, table=table
-        )
+        step = functools.partial(tx.update, value_fn=with_table)
+        jax.eval_shape(step, None, tx.init(params), params, **data, table=table)
 
     update()  # it can be told apart: for 64 examples the function is none
     update(batch_argnames=("x", "y"))

@@ -1,5 +1,6 @@
 """Which noise at which site; what is refused; and noise at weights of every example."""
 
+import functools
 import warnings
 
 import jax
@@ -165,8 +166,9 @@ def test_a_quarter_of_the_examples_or_all_where_they_meet():
 def test_the_default_is_said_once_per_trace():
     params, data = PARAMS, {"x": jnp.asarray(X)}
     tx = qiaso_jax.node_qiaso(4, optimizer=optax.sgd(1.0), examples=0.5)
+    step = functools.partial(tx.update, value_fn=normalised)
     with pytest.warns(UserWarning, match="examples=None evaluates all") as said:
-        tx.update(None, tx.init(params), params, value_fn=normalised, **data)
+        jax.eval_shape(step, None, tx.init(params), params, **data)
     assert len(said) == 1
 
 
