@@ -262,6 +262,7 @@ def _by_name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def _update(
     bound: Algorithm,
+    /,
     *,
     updates: PyTree | None,
     state: Any,

@@ -314,7 +314,12 @@ class Directions(NamedTuple):
         """
         each = self._each()
         rows = jnp.arange(count, dtype=jnp.uint32) + jnp.asarray(start, jnp.uint32)
-        pairs = rows_of_pairs(key, rows, [leaf.num_pairs for leaf in each])
+        pairs = rows_of_pairs(
+            key,
+            rows,
+            [leaf.num_pairs for leaf in each],
+            fused=self.kind == "gaussian",
+        )
         return [leaf.known(pair) for leaf, pair in zip(each, pairs, strict=True)]
 
     def ready(self, known: list[jax.Array]) -> list[Any]:

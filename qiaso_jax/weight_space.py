@@ -88,8 +88,8 @@ def qiaso(
         rugged losses; ``None`` for the losses themselves, as in the paper; or a
         function ``losses -> scaled losses``, both of shape ``[K]``. Losses that are not
         finite come to it as they are, and what it makes of them is not used.
-      directions: how offsets are drawn. ``"gaussian"``, independent normal numbers, as in
-        the paper; ``"rademacher"``, independent signs; ``"low_rank"``, or
+      directions: how offsets are drawn. ``"gaussian"``, independent normal numbers, as
+        in the paper; ``"rademacher"``, independent signs; ``"low_rank"``, or
         ``low_rank(rank)``, products of thin matrices, whose candidates are evaluated
         without being made.
       antithetic: draw the offsets in pairs ±δ; one of an odd number is alone.

@@ -17,7 +17,6 @@ from jax.extend.random import threefry_2x32
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 
-
 Pair = tuple[jax.Array, jax.Array]
 """Random words as they are drawn, two at a time."""
 
@@ -35,7 +34,11 @@ def rows_of_pairs(key: jax.Array, rows: jax.Array, counts: Sequence[int]) -> lis
         shape = (rows.shape[0], total)
         row = jnp.broadcast_to(rows.astype(jnp.uint32)[:, None], shape)
         position = jax.lax.broadcasted_iota(jnp.uint32, shape, 1)
-        drawn = threefry(jax.random.key_data(key), row, position)
+        data = jax.random.key_data(key)
+        if fused:
+            drawn = threefry(data, row, position)
+        else:
+            drawn = tuple(threefry_2x32(data, jnp.stack([row, position])))
     else:
         # Such generators do not promise the same numbers under vmap.
         words = jax.lax.map(
@@ -57,8 +60,8 @@ def threefry(
 ) -> tuple[jax.Array, jax.Array]:
     """Threefry-2x32 with 20 rounds (Salmon et al., 2011), as elementwise operations.
 
-    The same numbers as ``jax.extend.random.threefry_2x32``, which loops over its rounds
-    on a CPU; written out, it fuses with what the words are made into.
+    The same numbers as ``jax.extend.random.threefry_2x32``, whose loop over the rounds
+    reads and writes all words in each of them on a CPU.
 
     Args:
       key: two words.
