@@ -21,13 +21,17 @@ Pair = tuple[jax.Array, jax.Array]
 """Random words as they are drawn, two at a time."""
 
 
-def rows_of_pairs(key: jax.Array, rows: jax.Array, counts: Sequence[int]) -> list[Pair]:
+def rows_of_pairs(
+    key: jax.Array, rows: jax.Array, counts: Sequence[int], *, fused: bool = False
+) -> list[Pair]:
     """Random words of some rows: two arrays ``[rows, count]`` for each of ``counts``.
 
     Args:
       key: a PRNG key, used for nothing else.
       rows: their numbers, shape ``[rows]``.
       counts: how many pairs of words there are to be for every user of them.
+      fused: whether to draw them by operations that XLA fuses with what follows, which
+        is to be one use of them all; else they exist, and may be used again.
     """
     total = sum(counts)
     if str(jax.random.key_impl(key)) == "threefry2x32":
