@@ -214,8 +214,8 @@ class _LowRank(NamedTuple):
         dtype = jnp.promote_types(self.dtype, jnp.float32)
         rows, columns = self.shape[: self.end], self.shape[self.end :]
         return (
-            self.entries((*rows, self.rank), dtype),
-            self.entries((*columns, self.rank), dtype),
+            self.entries((self.rank, *rows), dtype),
+            self.entries((self.rank, *columns), dtype),
         )
 
     @property

@@ -10,11 +10,11 @@ from qiaso_jax._arguments import PyTree
 
 
 class Factors(NamedTuple):
-    """δ[i, j] = Σ_r rows[i, r] · columns[j, r], where i and j may be several axes.
+    """δ[i, j] = Σ_r rows[r, i] · columns[r, j], where i and j may be several axes.
 
     Attributes:
-      rows: shape ``[*i, rank]``.
-      columns: shape ``[*j, rank]``.
+      rows: shape ``[rank, *i]``.
+      columns: shape ``[rank, *j]``.
     """
 
     rows: jax.Array
@@ -23,8 +23,8 @@ class Factors(NamedTuple):
     def dense(self, dtype: Any) -> jax.Array:
         """δ itself."""
         total = sum(
-            jnp.multiply.outer(self.rows[..., r], self.columns[..., r])
-            for r in range(self.rows.shape[-1])
+            jnp.multiply.outer(rows, columns)
+            for rows, columns in zip(self.rows, self.columns, strict=True)
         )
         return jnp.asarray(total).astype(dtype)
 
@@ -41,13 +41,12 @@ def weighted_sum(weights: jax.Array, stacked: Factors) -> jax.Array:
     weights = weights.astype(dtype).reshape(-1, *[1] * (rows.ndim - 1))
 
     def matrix(x):
-        x = jnp.moveaxis(x.astype(dtype), -1, 1)
-        return x.reshape(x.shape[0] * x.shape[1], -1)
+        return x.astype(dtype).reshape(x.shape[0] * x.shape[1], -1)
 
     total = jnp.matmul(
         matrix(weights * rows).T, matrix(columns), precision=jax.lax.Precision.HIGHEST
     )
-    return total.reshape(rows.shape[1:-1] + columns.shape[1:-1])
+    return total.reshape(rows.shape[2:] + columns.shape[2:])
 
 
 def split(shape: tuple[int, ...], rank: int) -> int | None:

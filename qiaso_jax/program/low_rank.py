@@ -113,17 +113,14 @@ def _product(equation: Equation, operands: list[Any], shared: list[bool]):
         names[mine] = its
     free = [a for a in range(len(value.shape)) if a not in names]
     names |= {a: ndim + i for i, a in enumerate(free)}
-    total = ndim + len(free)
     summed = list(contracted[1 - side])
     others = [a for a in range(ndim) if a not in summed and a not in batched[1 - side]]
     ends = [ndim + i for i in range(len(free))]
     out = [*batched[1 - side], *((others + ends) if side else (ends + others))]
     parts = [perturbed.in_order(x, [names[a] for a in axes]) for x, axes in value.parts]
-    delta = _through(other, parts, summed, total, shared[1 - side])
-    delta = jnp.squeeze(delta, tuple(summed))
-    places = [a for a in range(total) if a not in summed]
-    order = [places.index(a) for a in out]
-    delta = jnp.broadcast_to(jnp.transpose(delta, order), base.shape)
+    delta, axes = _through(other, parts, summed, shared[1 - side])
+    delta = jnp.transpose(delta, [axes.index(a) for a in out if a in axes])
+    delta = jnp.expand_dims(delta, [i for i, a in enumerate(out) if a not in axes])
     return [(base + delta).astype(base.dtype)]
 
 
@@ -131,66 +128,55 @@ def _through(
     other: jax.Array,
     parts: Sequence[tuple[jax.Array, Axes]],
     summed: Sequence[int],
-    ndim: int,
     is_shared: bool,
-) -> jax.Array:
-    """Σ over some axes of ``other`` times both factors, all of these of length 1 then.
+) -> tuple[jax.Array, list[int]]:
+    """Σ over some axes of ``other`` times both factors, and which axes are left.
 
     Args:
-      other: its axes are the first of ``ndim``.
-      parts: factors, their last axis the rank, with the axes of the others.
+      other: its axes are 0, 1, ...
+      parts: factors, their first axis the rank, with the axes of the others.
       summed: the axes that are summed over.
-      ndim: how many axes there are, the rank apart.
       is_shared: whether ``other`` is the same for all candidates, so that its product
         with the factors of all is one product of matrices.
     """
     dtype = jnp.promote_types(other.dtype, parts[0][0].dtype)
-    other = other.astype(dtype)
-    first, second = sorted(parts, key=lambda part: -sum(a in summed for a in part[1]))
-    alone = tuple(a for a in summed if a not in second[1])
-    together = tuple(a for a in summed if a in second[1])
-    rank = first[0].shape[-1]
-    within = max(first[1], default=0) < other.ndim
-
-    def placed_at(part, axes):
-        return placed(part.astype(dtype), axes, ndim)
-
-    def times_second(inner, second_part):
-        product = inner * placed_at(second_part, second[1])
-        return jnp.sum(product, together, keepdims=True) if together else product
-
-    if within and not is_shared and rank <= UNROLLED:
-        spread = jnp.expand_dims(other, list(range(other.ndim, ndim)))
-        return over_rank(
-            lambda a, b: times_second(
-                jnp.sum(spread * placed_at(a, first[1]), alone, keepdims=True), b
-            ),
-            first[0],
-            second[0],
-        )
-    kept = [a for a in range(ndim) if a not in alone]
-    kept = [a for a in kept if a < other.ndim or a in first[1]]
-    inner = jnp.einsum(
-        other,
-        list(range(other.ndim)),
-        first[0].astype(dtype),
-        [*first[1], ndim],
-        [*kept, ndim],
-        precision=jax.lax.Precision.HIGHEST,
+    other, all_axes = other.astype(dtype), list(range(other.ndim))
+    (first, first_axes), (second, second_axes) = sorted(
+        ((x.astype(dtype), axes) for x, axes in parts),
+        key=lambda part: -sum(a in summed for a in part[1]),
     )
-    if rank <= UNROLLED:
-        absent = [a for a in range(ndim) if a not in kept]
-        return over_rank(times_second, jnp.expand_dims(inner, absent), second[0])
-    outer = sorted({*kept, *second[1]} - set(together))
-    total = jnp.einsum(
-        inner,
-        [*kept, ndim],
-        second[0].astype(dtype),
-        [*second[1], ndim],
-        outer,
-        precision=jax.lax.Precision.HIGHEST,
-    )
-    return jnp.expand_dims(total, [a for a in range(ndim) if a not in outer])
+    early = [a for a in summed if a not in second_axes]
+    late = [a for a in summed if a in second_axes]
+    kept = sorted({*all_axes, *first_axes} - set(early))
+    joined = sorted({*kept, *second_axes})
+    left = [a for a in joined if a not in late]
+    few = first.shape[0] <= UNROLLED
+
+    def times_second(inner, second):
+        product = _onto(inner, kept, joined) * _onto(second, second_axes, joined)
+        return jnp.sum(product, [joined.index(a) for a in late]) if late else product
+
+    if few and not is_shared and set(first_axes) <= set(all_axes):
+
+        def times_both(first, second):
+            product = other * _onto(first, first_axes, all_axes)
+            return times_second(jnp.sum(product, early), second)
+
+        return over_rank(times_both, first, second), left
+    rank = 1 + max(joined)
+    inner = _einsum(other, all_axes, first, [rank, *first_axes], [rank, *kept])
+    if few:
+        return over_rank(times_second, inner, second), left
+    return _einsum(inner, [rank, *kept], second, [rank, *second_axes], left), left
+
+
+def _onto(x: jax.Array, axes: Sequence[int], more: Sequence[int]) -> jax.Array:
+    """An array of some axes to be broadcast against one of ``more``, in order."""
+    return jnp.expand_dims(x, [i for i, a in enumerate(more) if a not in axes])
+
+
+def _einsum(*operands: Any) -> jax.Array:
+    return jnp.einsum(*operands, precision=jax.lax.Precision.HIGHEST)
 
 
 def _taken(equation: Equation, operands: list[Any], shared: list[bool]) -> list[Any]:

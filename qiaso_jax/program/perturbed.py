@@ -24,14 +24,14 @@ class Dense(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Perturbed:
-    """The value ``base + δ``, δ[i…] = Σ_r rows[i over row_axes, r] · columns[…, r].
+    """The value ``base + δ``, δ[i…] = Σ_r rows[r, i over row_axes] · columns[r, …].
 
     δ does not vary along an axis that is of neither; of both is one along which each
     slice has factors of its own.
 
     Attributes:
       base: an array.
-      rows: its last axis is r, the others are ``row_axes`` of the base, in order.
+      rows: its first axis is r, the others are ``row_axes`` of the base, in order.
       columns: likewise.
       row_axes: in increasing order, none of length 1.
       column_axes: likewise.
@@ -95,7 +95,7 @@ def _normal(
     """With axes in order, and none of length 1."""
 
     def tidy(part, axes):
-        dropped = tuple(i for i, a in enumerate(axes) if base.shape[a] == 1)
+        dropped = tuple(i + 1 for i, a in enumerate(axes) if base.shape[a] == 1)
         kept = [a for a in axes if base.shape[a] > 1]
         return in_order(jnp.squeeze(part, dropped), kept)
 
@@ -107,13 +107,12 @@ def in_order(part: jax.Array, axes: Sequence[int]) -> tuple[jax.Array, Axes]:
     """A factor whose axes are in increasing order."""
     places = sorted(range(len(axes)), key=axes.__getitem__)
     ordered = tuple(axes[i] for i in places)
-    return jnp.transpose(part, (*places, part.ndim - 1)), ordered
+    return jnp.transpose(part, (0, *(i + 1 for i in places))), ordered
 
 
 def over_rank(term: Callable[[Any, Any], Any], rows: Any, columns: Any) -> Any:
     """Σ_r of a product that is linear in both factors."""
-    rank = rows.shape[-1]
-    terms = (term(rows[..., r], columns[..., r]) for r in range(rank))
+    terms = (term(rows[r], columns[r]) for r in range(rows.shape[0]))
     return sum(terms, start=next(terms))
 
 
@@ -196,7 +195,7 @@ def _reshape(equation: Equation, operands: Sequence[Any]) -> list[Any]:
             if inside:
                 shape += [new[a] for a in after]
                 places += after
-        return x.reshape(*shape, x.shape[-1]), tuple(places)
+        return x.reshape(x.shape[0], *shape), tuple(places)
 
     base = _same(equation, value.base)
     return [_with_parts(value, base, part)]
@@ -307,8 +306,8 @@ def _sliced(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     base = _same(equation, value.base)
 
     def part(x, axes):
-        index = tuple(slice(starts[a], limits[a], strides[a]) for a in axes)
-        return x[index], axes
+        index = (slice(starts[a], limits[a], strides[a]) for a in axes)
+        return x[(slice(None), *index)], axes
 
     return [_with_parts(value, base, part)]
 
@@ -320,8 +319,8 @@ def _dynamically_sliced(equation: Equation, operands: Sequence[Any]) -> list[Any
 
     def part(x, axes):
         zero = jnp.zeros((), jnp.result_type(*starts))
-        begin = [*(starts[a] for a in axes), zero]
-        size = [*(sizes[a] for a in axes), x.shape[-1]]
+        begin = [zero, *(starts[a] for a in axes)]
+        size = [x.shape[0], *(sizes[a] for a in axes)]
         return jax.lax.dynamic_slice(x, begin, size), axes
 
     return [_with_parts(value, base, part)]
@@ -336,7 +335,7 @@ def _split(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     def parts(x, axes):
         if axis not in axes:
             return [x] * len(sizes)
-        return jnp.split(x, ends, axes.index(axis))
+        return jnp.split(x, ends, axes.index(axis) + 1)
 
     return [
         _normal(base, (a, value.row_axes), (b, value.column_axes), value.leaf)
@@ -354,7 +353,7 @@ def _reversed(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     turned = equation.params["dimensions"]
 
     def part(x, axes):
-        return jnp.flip(x, [i for i, a in enumerate(axes) if a in turned])
+        return jnp.flip(x, [i + 1 for i, a in enumerate(axes) if a in turned])
 
     return [
         dataclasses.replace(
@@ -396,19 +395,19 @@ def _summed(equation: Equation, operands: Sequence[Any]) -> list[Any]:
         return jnp.expand_dims(x, [i for i, a in enumerate(kept) if a not in used])
 
     if not squares:
-        added = _einsum(f"{rows}{_RANK},{columns}{_RANK}->{out}", of.rows, of.columns)
+        added = _einsum(f"{_RANK}{rows},{_RANK}{columns}->{out}", of.rows, of.columns)
         base = _same(equation, of.base)
         return [(base + at_kept(repeats * added)).astype(base.dtype)]
     base = _same(equation, of.base * of.base)
     wide = jnp.promote_types(of.base.dtype, jnp.float32)
     crossed = _einsum(
-        f"{whole},{rows}{_RANK},{columns}{_RANK}->{_named(kept)}",
+        f"{whole},{_RANK}{rows},{_RANK}{columns}->{_named(kept)}",
         of.base.astype(wide),
         of.rows,
         of.columns,
     )
     quadratic = _einsum(
-        f"{rows}{_RANK},{rows}{_RANK2},{columns}{_RANK},{columns}{_RANK2}->{out}",
+        f"{_RANK}{rows},{_RANK2}{rows},{_RANK}{columns},{_RANK2}{columns}->{out}",
         of.rows,
         of.rows,
         of.columns,
@@ -419,7 +418,9 @@ def _summed(equation: Equation, operands: Sequence[Any]) -> list[Any]:
 
 def slices(value: Perturbed) -> tuple[Any, Any, Any]:
     """What a loop over the first axis slices: base, rows, columns; None if constant."""
-    rows, columns = (x if 0 in axes else None for x, axes in value.parts)
+    rows, columns = (
+        jnp.moveaxis(x, 1, 0) if 0 in axes else None for x, axes in value.parts
+    )
     return value.base, rows, columns
 
 
