@@ -5,7 +5,7 @@ import inspect
 import math
 import operator
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -18,6 +18,9 @@ PyTree: TypeAlias = Any
 """A pytree of arrays; what its leaves must be is said where it is used."""
 
 ScalarOrSchedule: TypeAlias = float | jax.Array | Callable[[jax.Array], Any]
+
+BatchArgnames: TypeAlias = Sequence[str] | Mapping[str, int] | None
+"""Names of arguments that carry the examples, and maybe along which axes."""
 
 
 def positive_int(name: str, value: Any) -> int:
@@ -238,3 +241,20 @@ def _missing(name: str, missing: list[str], others: list[str]) -> str:
             "give such an argument in value_kwargs={...}, or bind it to the function."
         )
     return message
+
+
+def checked_argnames(batch_argnames: Any) -> BatchArgnames:
+    """``batch_argnames`` if they are names, or names with their axes."""
+    if isinstance(batch_argnames, str):
+        raise TypeError(
+            "batch_argnames must be a sequence of names, such as "
+            f"({batch_argnames!r},); got the string {batch_argnames!r}."
+        )
+    if isinstance(batch_argnames, Mapping):
+        for name, axis in batch_argnames.items():
+            if not isinstance(axis, int) or isinstance(axis, bool) or axis < 0:
+                raise ValueError(
+                    "batch_argnames must map names to the axis that counts the "
+                    f"examples, an int of at least 0; got {axis!r} for {name!r}."
+                )
+    return batch_argnames

@@ -25,6 +25,7 @@ class Told(NamedTuple):
       gradient: the pseudo-gradient, minus the displacement of the centre.
       collapses: whether it is time for the centre to move.
       informed: whether any loss was finite.
+      finite: whether the gradient is.
       flat: whether no loss has told any candidate from another since they were
         prepared, so that the displacement is noise.
       state: the next state; what the shell fills is as it was.
@@ -33,15 +34,14 @@ class Told(NamedTuple):
     gradient: PyTree
     collapses: jax.Array
     informed: jax.Array
+    finite: jax.Array
     flat: jax.Array
     state: Any
 
     @property
     def usable(self) -> jax.Array:
         """Whether any loss was finite, and so is what has been made of them."""
-        leaves = jax.tree.leaves(self.gradient)
-        finite = [jnp.all(jnp.isfinite(leaf)) for leaf in leaves]
-        return self.informed & jnp.all(jnp.stack(finite))
+        return self.informed & self.finite
 
     @property
     def moves(self) -> jax.Array:

@@ -214,6 +214,12 @@ def zeros_unless_given(updates: Any, params: PyTree) -> Any:
     return updates_and_centre(None, arrays(params))[0] if updates is None else updates
 
 
+def all_finite(tree: PyTree) -> jax.Array:
+    """Whether all numbers of a tree of arrays are finite."""
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(finite))
+
+
 def added(updates: PyTree, displacement: PyTree) -> PyTree:
     """``updates + displacement`` in the dtypes of ``updates``."""
     return jax.tree.map(

@@ -313,3 +313,10 @@ def before_losses(
         "num_skipped": jnp.zeros((), jnp.int32),
         "num_flat": jnp.zeros((), jnp.int32),
     }
+
+
+def mean_over(measured: Measured, informed: jax.Array) -> Measured:
+    """Means of a report on many superpositions, over those that had a finite loss."""
+    counted = informed | ~jnp.any(informed)
+    number = jnp.sum(counted)
+    return jax.tree.map(lambda x: jnp.sum(jnp.where(counted, x, 0)) / number, measured)

@@ -24,6 +24,9 @@ from qiaso_jax.words import (
     signs_times,
 )
 
+_FARTHEST = {"rademacher": 1.0, "gaussian": 8.3}
+"""How large a number of a direction can be, in the widest precision."""
+
 UNROLLED = 32
 """How many directions of signs are added up in one pass over the memory."""
 
@@ -348,6 +351,22 @@ class Directions(NamedTuple):
         return treedef.unflatten(
             map(of_leaf, self._each(), known, jax.tree.leaves(self.sigma))
         )
+
+    def is_finite(self, size: jax.Array) -> jax.Array:
+        """Whether Σ_u w_u σ z_u is finite, by the size Σ_u |w_u| of the weights."""
+        entries = self.kind.factors if isinstance(self.kind, LowRank) else self.kind
+        reach = _FARTHEST[entries]
+        if isinstance(self.kind, LowRank):
+            reach = reach**2 * math.sqrt(self.kind.rank)
+        leaves = zip(
+            jax.tree.leaves(self.like), jax.tree.leaves(self.sigma), strict=True
+        )
+        bounded = [
+            size * jnp.max(sigma, initial=0).astype(size.dtype) * reach
+            <= float(jnp.finfo(leaf.dtype).max)
+            for leaf, sigma in leaves
+        ]
+        return jnp.all(jnp.stack(bounded))
 
     @property
     def num_affordable(self) -> int:

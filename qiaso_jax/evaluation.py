@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from qiaso_jax import _trees
-from qiaso_jax._arguments import PyTree
+from qiaso_jax._arguments import BatchArgnames, PyTree
 from qiaso_jax.factors import is_factors
+from qiaso_jax.groups import slices_of
 from qiaso_jax.losses import Losses
 from qiaso_jax.program import low_rank
 from qiaso_jax.program.flatten import flatten
@@ -97,7 +98,11 @@ def _traceable(
 
 
 def candidate_losses(
-    candidates: Candidates, centre: PyTree, objective: Objective
+    candidates: Candidates,
+    centre: PyTree,
+    objective: Objective,
+    groups: int = 1,
+    batch_argnames: BatchArgnames = None,
 ) -> Float[Array, " K"] | Losses:
     """L_k = ℓ(μ + δ_k; B) for every candidate, shape ``[K]``.
 
@@ -105,28 +110,41 @@ def candidate_losses(
       candidates: as many of them are evaluated at a time as may exist.
       centre: μ.
       objective: ℓ and its arguments.
+      groups: into how many slices B is cut, each for as many candidates.
+      batch_argnames: which arguments carry the examples.
 
     Raises:
       TypeError: if the loss is not one real floating array.
-      ValueError: if the loss is not a scalar, or not of shape ``[K]`` for all at once.
+      ValueError: if the loss is not a scalar, or not of shape ``[K]`` for all at once;
+        if the minibatch cannot be cut.
     """
     together, value_fn = objective.candidates_value_fn, objective.value_fn
     if together is not None:
+        if groups > 1:
+            raise ValueError(
+                f"groups={groups} gives each group a slice of the minibatch, and "
+                "candidates_value_fn gets all candidates at once; give value_fn=, or "
+                "cut the minibatch within candidates_value_fn with groups=1."
+            )
         losses = together(arrays(candidates, centre), **objective.kwargs)
         return checked_losses(losses, (candidates.number,), "candidates_value_fn")
     assert value_fn is not None
 
-    def loss(params):
-        value = value_fn(params, **objective.kwargs)
-        return checked_losses(value, (), "value_fn")
+    def loss_at(offset, kwargs):
+        def loss(params):
+            return checked_losses(value_fn(params, **kwargs), (), "value_fn")
 
-    def loss_at(offset):
         offsets = jax.tree.leaves(offset, is_leaf=is_factors)
         if not any(map(is_factors, offsets)):
             return loss(displaced(centre, offset))
         return _factored_loss(loss, centre, offsets)
 
-    return candidates.map(loss_at)
+    if groups == 1:
+        return candidates.map(lambda offset: loss_at(offset, objective.kwargs))
+    slices, arguments = slices_of(objective.kwargs, groups, batch_argnames)
+    return candidates.map_groups(
+        lambda offset, own: loss_at(offset, arguments(own)), slices
+    )
 
 
 def _factored_loss(

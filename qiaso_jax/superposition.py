@@ -14,7 +14,7 @@ evaluated at a time, partners of a pair are together, and nothing else exists.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,19 +23,27 @@ from jaxtyping import Array, Float
 
 from qiaso_jax import factors
 from qiaso_jax._arguments import PyTree
+from qiaso_jax._trees import all_finite
 from qiaso_jax.directions import Directions, Kind
 from qiaso_jax.factors import is_factors
 
 OfOffset = Callable[[PyTree], Any]
 """What is wanted of one candidate, a pytree of arrays, given its offset."""
 
+OfOffsetIn = Callable[[PyTree, Any], Any]
+"""The same, given also what its group has."""
 
+
+@runtime_checkable
 class Candidates(Protocol):
     """Candidates around a centre.
 
     Attributes:
       number: how many there are.
+      batch_size: how many offsets may exist at a time; ``None`` for all.
     """
+
+    batch_size: int | None
 
     @property
     def number(self) -> int:
@@ -46,8 +54,21 @@ class Candidates(Protocol):
         """``fun(offset)`` of all, stacked; leaves of offsets are arrays or factors."""
         ...
 
+    def map_groups(self, fun: OfOffsetIn, data: PyTree) -> Any:
+        """``fun(offset, data of its group)`` of all, stacked, group by group.
+
+        Args:
+          fun: of a candidate.
+          data: a pytree of arrays with a leading axis of the groups.
+        """
+        ...
+
     def weighted_offset(self, weights: Float[Array, " K"], centre: PyTree) -> PyTree:
         """Σ_k w_k δ_k, a pytree like ``centre``, summed in the weights' precision."""
+        ...
+
+    def is_finite(self, weights: Float[Array, " K"], total: PyTree) -> jax.Array:
+        """Whether their weighted offset ``total`` is."""
         ...
 
 
@@ -86,9 +107,24 @@ class Listed(NamedTuple):
         def of_one(one):
             return fun(self.offset_of(one))
 
-        if self.batch_size is None:
-            return jax.vmap(of_one)(self.each)
-        return jax.lax.map(of_one, self.each, batch_size=self.batch_size)
+        return _mapped(of_one, self.each, self.batch_size)
+
+    def map_groups(self, fun: OfOffsetIn, data: PyTree) -> Any:
+        """As ``Candidates`` says."""
+        groups = jax.tree.leaves(data)[0].shape[0]
+
+        def of_group(one):
+            each, data = one
+            return self._replace(each=each).map(lambda offset: fun(offset, data))
+
+        each = jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), self.each)
+        results = _mapped(of_group, (each, data), _groups_at_a_time(self, groups))
+        return jax.tree.map(_flat, results)
+
+    def is_finite(self, weights: Float[Array, " K"], total: PyTree) -> jax.Array:
+        """As ``Candidates`` says."""
+        del weights
+        return all_finite(total)
 
     def weighted_offset(self, weights: Float[Array, " K"], centre: PyTree) -> PyTree:
         """As ``Candidates`` says."""
@@ -98,6 +134,23 @@ class Listed(NamedTuple):
             return jax.tree.map(partial(_sum, weights), centre, offsets)
 
         return _in_runs(summed, weights, self.each, self.batch_size, centre)
+
+
+def _mapped(fun: Callable[[Any], Any], each: PyTree, batch_size: int | None) -> Any:
+    if batch_size is None:
+        return jax.vmap(fun)(each)
+    return jax.lax.map(fun, each, batch_size=batch_size)
+
+
+def _groups_at_a_time(candidates: Candidates, groups: int) -> int | None:
+    if candidates.batch_size is None:
+        return None
+    return max(1, candidates.batch_size * groups // candidates.number)
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    """The first two axes as one."""
+    return x.reshape(-1, *x.shape[2:])
 
 
 def _sum(weights: jax.Array, leaf: jax.Array, offsets: Any) -> jax.Array:
@@ -151,23 +204,25 @@ def stored(offsets: PyTree, number: int, batch_size: int | None = None) -> Liste
 
 
 class Superposition(NamedTuple):
-    """The shape of a superposition.
+    """The shape of a superposition, or of several alike.
 
     Attributes:
       num_candidates: K.
       antithetic: whether candidates come in pairs ±z; one of an odd number is alone.
       keeps_centre: whether candidate 0 has offset 0.
       directions: the kind of z.
+      groups: how many superpositions there are, with directions of their own.
     """
 
     num_candidates: int
     antithetic: bool
     keeps_centre: bool
     directions: Kind = "gaussian"
+    groups: int = 1
 
     @property
     def num_drawn(self) -> int:
-        """Number of independent directions."""
+        """Number of independent directions in a group."""
         moving = self.num_candidates - self.keeps_centre
         return -(-moving // 2) if self.antithetic else moving
 
@@ -178,10 +233,15 @@ class Superposition(NamedTuple):
 
     @property
     def members(self) -> list[tuple[int, int]]:
-        """The direction and the sign of every candidate; 0 for the centre's sign."""
+        """Direction and sign of the candidates of a group; 0 for the centre's sign."""
         moving = [(unit, sign) for sign in self.signs for unit in range(self.num_drawn)]
         members = [(0, 0)] * self.keeps_centre + moving
         return members[: self.num_candidates]
+
+    @property
+    def num_rows(self) -> int:
+        """How many directions of a group are numbered."""
+        return max(1, self.num_drawn)
 
     def candidates(
         self,
@@ -192,14 +252,14 @@ class Superposition(NamedTuple):
     ) -> "Drawn":
         """The candidates of a key: all directions, or each drawn when it is needed."""
         directions = Directions(like, sigma, self.directions)
+        count = self.groups * self.num_rows
         known = None
-        count = max(1, self.num_drawn)
         if batch_size is None or directions.are_small(count):
             known = directions.known(key, 0, count)
         return Drawn(self, directions, key, batch_size, known)
 
     def offsets(self, key: jax.Array, like: PyTree, sigma: PyTree) -> PyTree:
-        """All offsets, with a leading axis K, of arrays or of factors."""
+        """All offsets, with a leading axis, of arrays or of factors."""
         return self.candidates(key, like, sigma, None).map(lambda offset: offset)
 
 
@@ -212,6 +272,7 @@ class Drawn(NamedTuple):
       key: of these.
       batch_size: how many candidates may exist at a time; ``None`` for all.
       known: what all directions are known by; ``None`` where they are drawn again.
+      first: the number of their first direction.
     """
 
     superposition: Superposition
@@ -219,14 +280,18 @@ class Drawn(NamedTuple):
     key: jax.Array
     batch_size: int | None
     known: list[jax.Array] | None
+    first: Any = 0
 
     @property
     def number(self) -> int:
         """As ``Candidates`` says."""
-        return self.superposition.num_candidates
+        return self.superposition.groups * self.superposition.num_candidates
 
     def map(self, fun: OfOffset) -> Any:
         """As ``Candidates`` says."""
+        groups = self.superposition.groups
+        if groups > 1:
+            return self.map_groups(lambda offset, _: fun(offset), jnp.arange(groups))
         members, signs = self.superposition.members, self.superposition.signs
         size = max(1, (self.batch_size or self.number) // len(signs))
         shared = sum(sign == signs[-1] for _, sign in members)
@@ -237,7 +302,7 @@ class Drawn(NamedTuple):
         found = []
         if num_runs:
             found.append(self._of_runs(fun, num_runs, size))
-        rest = [member for member in members if member not in set(evaluated)]
+        rest = sorted(set(members) - set(evaluated), key=members.index)
         if rest:
             found.append(self._of_rest(fun, rest))
         place = {member: i for i, member in enumerate([*evaluated, *rest])}
@@ -250,55 +315,67 @@ class Drawn(NamedTuple):
 
         return jax.tree.map(joined, *found)
 
+    def map_groups(self, fun: OfOffsetIn, data: PyTree) -> Any:
+        """As ``Candidates`` says."""
+        layout = self.superposition
+        alone = layout._replace(groups=1)
+
+        def of_group(one):
+            number, known, data = one
+            first = self.first + number * layout.num_rows
+            group = self._replace(superposition=alone, known=known, first=first)
+            return group.map(lambda offset: fun(offset, data))
+
+        known = jax.tree.map(
+            lambda x: x.reshape(layout.groups, -1, *x.shape[1:]), self.known
+        )
+        each = (jnp.arange(layout.groups), known, data)
+        results = _mapped(of_group, each, _groups_at_a_time(self, layout.groups))
+        return jax.tree.map(_flat, results)
+
     def _of_runs(self, fun: OfOffset, num_runs: int, size: int) -> Any:
         """Of ``num_runs`` times ``size`` directions with all signs, sign by sign."""
         signs = jnp.array(self.superposition.signs)
+        directions = self.directions
 
         def of_run(run):
             ready = self._ready(run * size, size)
 
             def of_sign(sign):
-                return jax.vmap(lambda one: fun(self.directions.offset(one, sign)))(
-                    ready
-                )
+                return jax.vmap(lambda one: fun(directions.offset(one, sign)))(ready)
 
-            if self.batch_size is not None and self.batch_size < len(signs):
-                return jax.lax.map(of_sign, signs)
-            return jax.vmap(of_sign)(signs)
+            few = self.batch_size is not None and self.batch_size < len(signs)
+            return _mapped(of_sign, signs, 1 if few else None)
 
         if num_runs == 1:
             results = jax.tree.map(lambda x: x[None], of_run(0))
         else:
             results = jax.lax.map(of_run, jnp.arange(num_runs))
-        return jax.tree.map(
-            lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[3:]), results
-        )
+        return jax.tree.map(lambda x: _flat(_flat(jnp.moveaxis(x, 0, 1))), results)
 
     def _of_rest(self, fun: OfOffset, rest: list[tuple[int, int]]) -> Any:
         """Of candidates one by one."""
         units, signs = (np.array(x) for x in zip(*rest, strict=True))
         first = units[signs != 0].min(initial=units.max())
         places = np.maximum(units - first, 0)
-        ready = self._ready(first, places.max() + 1)
-        each = jax.tree.map(lambda x: x[places], ready)
+        ready = self._ready(int(first), int(places.max()) + 1)
 
         def of_one(one):
             return fun(self.directions.offset(*one))
 
-        each = (each, jnp.asarray(signs))
-        if self.batch_size is None:
-            return jax.vmap(of_one)(each)
-        return jax.lax.map(of_one, each, batch_size=self.batch_size)
+        each = (jax.tree.map(lambda x: x[places], ready), jnp.asarray(signs))
+        return _mapped(of_one, each, self.batch_size)
 
     def weighted_offset(self, weights: Float[Array, " K"], centre: PyTree) -> PyTree:
         """As ``Candidates`` says."""
         layout, directions = self.superposition, self.directions
-        number = max(1, layout.num_drawn)
         units, signs = (np.array(x) for x in zip(*layout.members, strict=True))
-        each = jnp.zeros(number, weights.dtype).at[units].add(weights * signs)
+        each = jnp.zeros((layout.groups, layout.num_rows), weights.dtype)
+        signed = weights.reshape(layout.groups, -1) * signs
+        each = each.at[:, units].add(signed).reshape(-1)
         at_a_time = (self.batch_size or self.number) // len(layout.signs)
         size = max(1, at_a_time, directions.num_affordable)
-        num_runs = number // size
+        num_runs, rest = divmod(each.shape[0], size)
 
         def added(total, start, count):
             part = jax.lax.dynamic_slice_in_dim(each, start, count)
@@ -309,7 +386,7 @@ class Drawn(NamedTuple):
             dtype = jnp.promote_types(leaf.dtype, weights.dtype)
             return jnp.zeros(leaf.shape, dtype)
 
-        total, rest = None, number - num_runs * size
+        total = None
         if num_runs == 1:
             total = added(None, 0, size)
         elif num_runs:
@@ -322,12 +399,16 @@ class Drawn(NamedTuple):
             total = added(total, num_runs * size, rest)
         return jax.tree.map(lambda m, s: s.astype(m.dtype), centre, total)
 
+    def is_finite(self, weights: Float[Array, " K"], total: PyTree) -> jax.Array:
+        """As ``Candidates`` says, but ``total`` need not have been made."""
+        return self.directions.is_finite(jnp.sum(jnp.abs(weights)))
+
     def _ready(self, start: Any, count: int) -> list[Any]:
         return self.directions.ready(self._known(start, count))
 
     def _known(self, start: Any, count: int) -> list[jax.Array]:
         if self.known is None:
-            return self.directions.known(self.key, start, count)
-        if count == max(1, self.superposition.num_drawn):
+            return self.directions.known(self.key, self.first + start, count)
+        if count == self.known[0].shape[0]:
             return self.known
         return [jax.lax.dynamic_slice_in_dim(x, start, count) for x in self.known]

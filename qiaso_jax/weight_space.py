@@ -14,13 +14,13 @@ import optax
 
 from qiaso_jax import _arguments, _trees, amplitudes
 from qiaso_jax import collapse as readouts
-from qiaso_jax._arguments import PyTree, ScalarOrSchedule
+from qiaso_jax._arguments import BatchArgnames, PyTree, ScalarOrSchedule
 from qiaso_jax._transformation import Kernel, Told, algorithm, transformation
 from qiaso_jax._trees import Mask
 from qiaso_jax.amplitudes import Scaling
 from qiaso_jax.collapse import Readout, at_multiples
 from qiaso_jax.directions import LowRank, checked_kind
-from qiaso_jax.evaluation import asked_arrays, evaluated
+from qiaso_jax.evaluation import Objective, asked_arrays, candidate_losses
 from qiaso_jax.losses import Losses, measured
 from qiaso_jax.spread import check_sigma, spread, unresolved
 from qiaso_jax.superposition import Candidates, Superposition, stored
@@ -41,6 +41,8 @@ def qiaso(
     tunnelling: Tunnelling | None = None,
     optimizer: optax.GradientTransformation | None = None,
     mask: Mask = None,
+    groups: int = 1,
+    batch_argnames: BatchArgnames = None,
     has_aux: bool = False,
     candidate_batch_size: int | None = None,
     key: Any = 0,
@@ -103,6 +105,13 @@ def qiaso(
       mask: which leaves move: a pytree (prefix) of booleans, or a function of the
         parameters that returns one. ``value_fn`` sees the others as they are; they are
         not perturbed, stored or moved.
+      groups: G ≥ 1. Each group of K candidates has directions and probabilities of its
+        own and sees 1/G of the minibatch, so that G·K candidates cost as many
+        evaluations of examples as K do; the centre moves by the mean displacement of
+        the groups that had a finite loss.
+      batch_argnames: with groups, the arguments of ``value_fn`` that carry the
+        examples, along the first axes of their arrays or, in a mapping, the axes
+        given; ``None`` for all that have arrays.
       has_aux: whether ``value_fn`` returns ``(loss, aux)``; what it returns at the
         centre comes back as ``state.aux``, for one more evaluation. As only the first
         step finds out what ``aux`` is, the second compiles anew, and the first must be
@@ -155,7 +164,9 @@ def qiaso(
         collapse_every=collapse_every,
         antithetic=antithetic,
         candidate_batch_size=candidate_batch_size,
+        groups=groups,
     )
+    groups = _arguments.positive_int("groups", groups)
     num_candidates = _arguments.positive_int("num_candidates", num_candidates)
     collapse_every = _arguments.positive_int("collapse_every", collapse_every)
     if candidate_batch_size is not None:
@@ -180,7 +191,7 @@ def qiaso(
         )
     readout = readouts.readout(collapse)
     settings = Settings(
-        Superposition(num_candidates, antithetic, readout.keeps_centre, kind),
+        Superposition(num_candidates, antithetic, readout.keeps_centre, kind, groups),
         sigma,
         eta,
         kl_strength,
@@ -189,6 +200,7 @@ def qiaso(
         collapse_every,
         tunnelling,
         candidate_batch_size,
+        _arguments.checked_argnames(batch_argnames),
     )
     return transformation(algorithm(KERNEL, settings, optimizer, key, mask, has_aux))
 
@@ -239,8 +251,10 @@ class QIASOState(NamedTuple):
       step: number of updates so far, int32.
       key: raw uint32 data of the PRNG key of the next step.
       candidates: offsets δ_k from the centre, a pytree like the parameters with a
-        leading axis K; empty where they are drawn from the key within a step.
-      log_amplitudes: log p, shape ``[K]``, normalised: logsumexp(log p) = 0.
+        leading axis, those of the groups one after the other, or factors of them;
+        empty where they are drawn from the key within a step.
+      log_amplitudes: log p, shape ``[K]``, normalised: logsumexp(log p) = 0; with
+        several groups ``[G, K]``, each row so.
       opt_state: state of the ``optimizer`` that is fed with the displacement.
       info: the report on the last step.
       aux: what ``value_fn`` returned beside the loss, with ``has_aux=True``.
@@ -267,6 +281,7 @@ class Settings(NamedTuple):
     collapse_every: int
     tunnelling: Tunnelling | None
     batch_size: int | None
+    batch_argnames: BatchArgnames = None
 
     @property
     def stores_candidates(self) -> bool:
@@ -286,17 +301,16 @@ class Asked(NamedTuple):
 def init(settings: Settings, key: jax.Array, params: PyTree) -> QIASOState:
     """Prepares a uniform superposition; its offsets only where they are stored."""
     dtype = _trees.amplitude_dtype(params)
-    num_candidates = settings.superposition.num_candidates
     key, prepare_key = jax.random.split(key)
     step = jnp.zeros((), jnp.int32)
     return QIASOState(
         step=step,
         key=jax.random.key_data(key),
         candidates=_stored(settings, prepare_key, params, step),
-        log_amplitudes=amplitudes.uniform(num_candidates, dtype),
+        log_amplitudes=_uniform(settings, dtype),
         opt_state=(),
         info=QIASOInfo(
-            **amplitudes.before_losses(num_candidates, dtype),
+            **amplitudes.before_losses(settings.superposition.num_candidates, dtype),
             unresolved=jnp.zeros((), jnp.float32),
             collapsed=jnp.zeros((), bool),
             num_tunnelled=jnp.zeros((), jnp.int32),
@@ -311,15 +325,27 @@ def ask(
     superposition = settings.superposition
     prepare_key, collapse_key, tunnel_key = keys
     if settings.stores_candidates:
-        candidates = stored(
-            state.candidates, superposition.num_candidates, settings.batch_size
-        )
+        number = superposition.groups * superposition.num_candidates
+        candidates = stored(state.candidates, number, settings.batch_size)
     else:
         sigma = spread(settings.sigma, state.step, centre)
         candidates = superposition.candidates(
             prepare_key, centre, sigma, settings.batch_size
         )
     return Asked(candidates, prepare_key, collapse_key, tunnel_key)
+
+
+def evaluate(
+    settings: Settings, asked: Asked, centre: PyTree, objective: Objective
+) -> jax.Array | Losses:
+    """The losses of all candidates, those of a group on its slice of the minibatch."""
+    return candidate_losses(
+        asked.candidates,
+        centre,
+        objective,
+        settings.superposition.groups,
+        settings.batch_argnames,
+    )
 
 
 def tell(
@@ -330,41 +356,52 @@ def tell(
     losses: jax.Array | Losses,
 ) -> Told:
     """Amplifies, collapses and tunnels."""
-    losses = measured(losses, state.log_amplitudes.dtype)
-    log_amplitudes, informed, info = _amplify(settings, state, losses)
-    collapses, (displacement, offsets, log_p) = _collapse(
-        settings, state, centre, asked, log_amplitudes
+    prior = state.log_amplitudes
+    shape = (settings.superposition.groups, settings.superposition.num_candidates)
+    losses = jax.tree.map(lambda x: x.reshape(shape), measured(losses, prior.dtype))
+    log_amplitudes, informed, report = jax.vmap(
+        lambda prior, losses: _amplify(settings, state.step, prior, losses)
+    )(prior.reshape(shape), losses)
+    # The first one stands for all: they are as prepared where they are equal.
+    flat = jnp.all(log_amplitudes == log_amplitudes[:, :1], axis=1)
+    report = amplitudes.mean_over(report, informed)
+    collapses, (displacement, finite, offsets, log_p) = _collapse(
+        settings, state, centre, asked, log_amplitudes, informed & ~flat
     )
     num_tunnelled = jnp.zeros((), jnp.int32)
     if settings.tunnelling is not None:
-        seen = jnp.where(collapses, info.expected_loss, losses.value)
+        seen = jnp.where(collapses, report.expected_loss, losses.value)
         offsets, num_tunnelled = settings.tunnelling.jump(
             asked.tunnel_key, state.step, offsets, log_p, seen
         )
-    # The first one stands for all: they are as prepared where they are equal.
-    flat = jnp.all(log_amplitudes == log_amplitudes[0])
-    sigma = spread(settings.sigma, state.step, centre)
     told = Told(
         gradient=optax.tree.scale(-1, displacement),
         collapses=collapses,
-        informed=informed,
-        flat=flat,
-        state=state._replace(candidates=offsets, log_amplitudes=log_p),
+        informed=jnp.any(informed),
+        finite=finite,
+        flat=jnp.all(flat),
+        state=state._replace(
+            candidates=offsets, log_amplitudes=log_p.reshape(prior.shape)
+        ),
     )
-    info = info._replace(
+    is_finite = jnp.isfinite(losses.value)
+    info = state.info._replace(
+        **report._asdict(),
+        best_loss=jnp.min(losses.value, where=is_finite, initial=jnp.inf),
+        num_nonfinite=jnp.sum(~is_finite, dtype=jnp.int32),
         collapsed=told.moves,
         num_tunnelled=num_tunnelled,
-        unresolved=unresolved(centre, sigma),
+        unresolved=unresolved(centre, spread(settings.sigma, state.step, centre)),
     )
     return told._replace(state=told.state._replace(info=info))
 
 
 def _amplify(
-    settings: Settings, state: QIASOState, losses: Losses
-) -> tuple[jax.Array, jax.Array, QIASOInfo]:
+    settings: Settings, step: jax.Array, before: jax.Array, losses: Losses
+) -> tuple[jax.Array, jax.Array, amplitudes.Measured]:
     """Eq 5, 16 and 30, or Eq 19 without a prior; log p, whether it moved, a report."""
-    prior = state.log_amplitudes
-    rate = _arguments.at_step(settings.eta, state.step)
+    prior = before
+    rate = _arguments.at_step(settings.eta, step)
     if settings.kl_strength is None:
         prior = amplitudes.uniform(prior.shape[0], prior.dtype)
     else:
@@ -374,17 +411,11 @@ def _amplify(
     _, log_amplitudes, informed = amplitudes.reweighted(
         prior, values, scaled_losses, rate
     )
-    log_amplitudes = jnp.where(informed, log_amplitudes, state.log_amplitudes)
+    log_amplitudes = jnp.where(informed, log_amplitudes, before)
     known = jnp.where(jnp.isfinite(scaled_losses), values, jnp.inf)
-    before, _ = amplitudes.restrict(state.log_amplitudes, known)
+    before, _ = amplitudes.restrict(before, known)
     report = amplitudes.measure(before, log_amplitudes, values, scaled_losses, informed)
-    finite = jnp.isfinite(values)
-    info = state.info._replace(
-        **report._asdict(),
-        best_loss=jnp.min(values, where=finite, initial=jnp.inf),
-        num_nonfinite=jnp.sum(~finite, dtype=jnp.int32),
-    )
-    return log_amplitudes, informed, info
+    return log_amplitudes, informed, report
 
 
 def _collapse(
@@ -393,22 +424,41 @@ def _collapse(
     centre: PyTree,
     asked: Asked,
     log_amplitudes: jax.Array,
-) -> tuple[jax.Array, tuple[PyTree, PyTree, jax.Array]]:
-    """Whether it is time; the displacement, the offsets and log p afterwards."""
+    moving: jax.Array,
+) -> tuple[jax.Array, tuple[PyTree, jax.Array, PyTree, jax.Array]]:
+    """Whether it is time; displacement, whether finite, offsets and log p afterwards.
+
+    The displacement is the mean over groups; one that does not move has 0, and one
+    without a finite loss does not count.
+    """
+    groups = settings.superposition.groups
 
     def collapse_now():
-        weights = settings.readout(asked.collapse_key, log_amplitudes)
-        displacement = _trees.sharded_like(
-            asked.candidates.weighted_offset(weights, centre), centre
-        )
+        if groups == 1:
+            weights = settings.readout(asked.collapse_key, log_amplitudes[0])
+        else:
+            keys = jax.random.split(asked.collapse_key, groups)
+            weights = jax.vmap(settings.readout)(keys, log_amplitudes)
+            weights = jnp.where(moving[:, None], weights, 0)
+            weights = weights.reshape(-1) / jnp.maximum(jnp.sum(moving), 1)
+        displacement = asked.candidates.weighted_offset(weights, centre)
+        finite = asked.candidates.is_finite(weights, displacement)
         prepared = _stored(settings, asked.prepare_key, centre, state.step + 1)
-        uniform = amplitudes.uniform(log_amplitudes.shape[0], log_amplitudes.dtype)
-        return displacement, prepared, uniform
+        uniform = _uniform(settings, log_amplitudes.dtype).reshape(log_amplitudes.shape)
+        displacement = _trees.sharded_like(displacement, centre)
+        return displacement, finite, prepared, uniform
 
     def keep():
-        return optax.tree.zeros_like(centre), state.candidates, log_amplitudes
+        zeros = optax.tree.zeros_like(centre)
+        return zeros, jnp.asarray(True), state.candidates, log_amplitudes
 
     return at_multiples(settings.collapse_every, state.step, collapse_now, keep)
+
+
+def _uniform(settings: Settings, dtype: Any) -> jax.Array:
+    groups = settings.superposition.groups
+    uniform = amplitudes.uniform(settings.superposition.num_candidates, dtype)
+    return uniform if groups == 1 else jnp.tile(uniform, (groups, 1))
 
 
 def _stored(
@@ -425,7 +475,7 @@ KERNEL = Kernel(
     num_keys=3,
     init=init,
     ask=ask,
-    evaluate=evaluated,
+    evaluate=evaluate,
     tell=tell,
     candidates=asked_arrays,
 )

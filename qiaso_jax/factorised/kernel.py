@@ -411,7 +411,7 @@ def tell(
     finite = jnp.isfinite(losses.value)
     sigma = spread(settings.sigma, state.step, centre)
     info = state.info._replace(
-        **_mean(report, informed)._asdict(),
+        **amplitudes.mean_over(report, informed)._asdict(),
         best_loss=jnp.min(losses.value, where=finite, initial=jnp.inf),
         num_nonfinite=jnp.sum(~finite, dtype=jnp.int32),
         unresolved=unresolved(centre, sigma),
@@ -420,6 +420,7 @@ def tell(
         gradient=optax.tree.scale(-1, displacement),
         collapses=collapses,
         informed=any_informed,
+        finite=_trees.all_finite(displacement),
         flat=all_flat,
         state=state._replace(candidates=offsets, log_amplitudes=log_p),
     )
@@ -439,14 +440,6 @@ def _credited(
     known = jnp.where(jnp.isfinite(losses.value), scaled(losses), jnp.inf)
     credited = credited_losses(losses.value, asked.draws, num_candidates)
     return credited, credited_losses(known, asked.draws, num_candidates)
-
-
-def _mean(measured: amplitudes.Measured, informed: jax.Array) -> amplitudes.Measured:
-    """Means over the blocks that had a loss."""
-    count = jnp.maximum(jnp.sum(informed), 1)
-    means = jax.tree.map(lambda x: jnp.sum(jnp.where(informed, x, 0)) / count, measured)
-    expected_loss = jnp.where(jnp.any(informed), means.expected_loss, jnp.inf)
-    return means._replace(expected_loss=expected_loss)
 
 
 def _uniform(settings: Settings, params: PyTree) -> jax.Array:

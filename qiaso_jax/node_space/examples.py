@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qiaso_jax._arguments import PyTree
+from qiaso_jax._arguments import BatchArgnames, PyTree
 from qiaso_jax.program.axes import ExampleAxis
 from qiaso_jax.program.equations import Program, variables_of
 from qiaso_jax.program.flatten import flatten
@@ -16,8 +16,6 @@ from qiaso_jax.resampling import systematic_draws
 
 UNIFORM_SHARE = 0.1
 """m: the share of the draws of examples that does not look at their losses."""
-
-BatchArgnames = Sequence[str] | Mapping[str, int] | None
 
 
 class Model(NamedTuple):
@@ -52,23 +50,6 @@ class Model(NamedTuple):
             jax.ShapeDtypeStruct((*x.shape[:axis], size, *x.shape[axis + 1 :]), x.dtype)
             for x, axis in zip(self.batch, self.axes, strict=True)
         ]
-
-
-def checked_argnames(batch_argnames: Any) -> BatchArgnames:
-    """``batch_argnames`` if they are names, or names with their axes."""
-    if isinstance(batch_argnames, str):
-        raise TypeError(
-            "batch_argnames must be a sequence of names, such as "
-            f"({batch_argnames!r},); got the string {batch_argnames!r}."
-        )
-    if isinstance(batch_argnames, Mapping):
-        for name, axis in batch_argnames.items():
-            if not isinstance(axis, int) or isinstance(axis, bool) or axis < 0:
-                raise ValueError(
-                    "batch_argnames must map names to the axis that counts the "
-                    f"examples, an int of at least 0; got {axis!r} for {name!r}."
-                )
-    return batch_argnames
 
 
 def path_name(path: Any) -> str:

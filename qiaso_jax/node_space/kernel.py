@@ -14,13 +14,13 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from qiaso_jax import _arguments, _trees, amplitudes
-from qiaso_jax._arguments import PyTree, ScalarOrSchedule
+from qiaso_jax._arguments import BatchArgnames, PyTree, ScalarOrSchedule
 from qiaso_jax._transformation import Kernel, Told, algorithm, transformation
 from qiaso_jax._trees import Mask
 from qiaso_jax.evaluation import Objective
 from qiaso_jax.losses import Losses, measured
 from qiaso_jax.node_space.directions import REACH
-from qiaso_jax.node_space.examples import BatchArgnames, bind_model, checked_argnames
+from qiaso_jax.node_space.examples import bind_model
 from qiaso_jax.node_space.pairs import Pairs
 from qiaso_jax.node_space.spaces import Space, analyse, checked_space
 from qiaso_jax.node_space.superposed import Superposed, number_drawn, superpose
@@ -214,7 +214,7 @@ def node_qiaso(
         directions,
         reactive_only,
         candidate_batch_size,
-        checked_argnames(batch_argnames),
+        _arguments.checked_argnames(batch_argnames),
         checked_space(space),
     )
     return transformation(algorithm(KERNEL, settings, optimizer, key, mask, has_aux))
@@ -390,6 +390,7 @@ def tell(
         gradient=jax.tree.unflatten(jax.tree.structure(centre), gradients),
         collapses=jnp.asarray(True),
         informed=jnp.any(amplified.informed),
+        finite=_trees.all_finite(gradients),
         flat=jnp.all(amplified.losses.equal),
         state=state._replace(info=_info(state, superposed, amplified)),
     )

@@ -7,12 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from qiaso_jax import _arguments, _trees
-from qiaso_jax._arguments import PyTree
+from qiaso_jax._arguments import BatchArgnames, PyTree
 from qiaso_jax.evaluation import objective_of_one
 from qiaso_jax.node_space.examples import (
-    BatchArgnames,
     bind_model,
-    checked_argnames,
     path_name,
 )
 from qiaso_jax.node_space.scaling import noise_size, path_of
@@ -116,7 +114,7 @@ def node_sites(
         objective.value_fn,
         _trees.moving(params, moves),
         objective.kwargs,
-        checked_argnames(batch_argnames),
+        _arguments.checked_argnames(batch_argnames),
     )
     analysis = analyse(model, checked_space(space))
     program, sites = analysis.program, analysis.sites
