@@ -14,7 +14,7 @@ evaluated at a time, partners of a pair are together, and nothing else exists.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ OfOffset = Callable[[PyTree], Any]
 """What is wanted of one candidate, a pytree of arrays, given its offset."""
 
 
+@runtime_checkable
 class Candidates(Protocol):
     """Candidates around a centre.
 
