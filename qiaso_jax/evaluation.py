@@ -152,7 +152,9 @@ def _factored_loss(
 ) -> jax.Array:
     """The loss at a centre with low-rank offsets, without their sum."""
     leaves, treedef = jax.tree.flatten(centre)
-    program = flatten(lambda *leaves: [loss(treedef.unflatten(leaves))], *leaves)
+    program = flatten(
+        lambda *leaves: [loss(treedef.unflatten(leaves))], *leaves, effects=True
+    )
     inputs = [
         perturbed(leaf, offset, i)
         for i, (leaf, offset) in enumerate(zip(leaves, offsets, strict=True))

@@ -53,6 +53,7 @@ class Equation:
       loop: the body, if it is a ``scan``.
       bodies: the branches of a ``cond``; condition and body of a ``while``.
       columns: of the indices of a ``gather`` or ``scatter``, as far as known.
+      has_effects: whether it is kept for what it does beside its results.
     """
 
     primitive: Any
@@ -63,6 +64,7 @@ class Equation:
     loop: "Loop | None" = None
     bodies: tuple["Program", ...] = ()
     columns: positions.Columns = ()
+    has_effects: bool = False
 
     @property
     def name(self) -> str:
@@ -81,7 +83,7 @@ class Program:
 
     Attributes:
       inputs: its arguments.
-      equations: in the order of evaluation, without those the outputs do not need.
+      equations: in the order of evaluation, without those that nothing needs.
       constants: values of the variables that stand for neither.
       outputs: its results.
       known: values of integer variables that depend on no input.

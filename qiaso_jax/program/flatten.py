@@ -25,15 +25,24 @@ from qiaso_jax.program.equations import (
 )
 
 
-def flatten(fun: Callable[..., Sequence[Any]], *args: Any) -> Program:
-    """Traces and flattens a function of arrays, whose results are a list of arrays."""
-    return _program(jax.make_jaxpr(fun)(*args))
+def flatten(
+    fun: Callable[..., Sequence[Any]], *args: Any, effects: bool = False
+) -> Program:
+    """Traces and flattens a function of arrays, whose results are a list of arrays.
+
+    Args:
+      fun: the function.
+      *args: what it is traced with.
+      effects: whether to keep what has effects beside its results, such as printing,
+        where no result needs it.
+    """
+    return _program(jax.make_jaxpr(fun)(*args), effects)
 
 
-def _program(jaxpr: Any) -> Program:
+def _program(jaxpr: Any, effects: bool) -> Program:
     jaxpr, values = compat.opened(jaxpr)
     inputs = tuple(Variable(v.aval) for v in jaxpr.invars)
-    build = _Builder(dict(zip(jaxpr.invars, inputs, strict=True)))
+    build = _Builder(dict(zip(jaxpr.invars, inputs, strict=True)), effects)
     outputs = build.inline(jaxpr, values)
     return Program(
         inputs=inputs,
@@ -45,10 +54,10 @@ def _program(jaxpr: Any) -> Program:
 
 
 def _needed(equations: list[Equation], outputs: Iterable[Atom]) -> tuple[Equation, ...]:
-    """Those that the outputs are made of."""
+    """Those that the outputs are made of, or that do something beside."""
     wanted, kept = set(variables_of(outputs)), []
     for equation in reversed(equations):
-        if wanted.intersection(equation.outputs):
+        if equation.has_effects or wanted.intersection(equation.outputs):
             kept.append(equation)
             wanted.update(variables_of(equation.inputs))
     return tuple(reversed(kept))
@@ -57,12 +66,13 @@ def _needed(equations: list[Equation], outputs: Iterable[Atom]) -> tuple[Equatio
 class _Builder:
     """Collects the equations of one level, with variables of our own."""
 
-    def __init__(self, env: dict[Any, Atom]):
+    def __init__(self, env: dict[Any, Atom], effects: bool):
         self.equations: list[Equation] = []
         self.constants: dict[Variable, Any] = {}
         self.known: dict[Variable, np.ndarray] = {}
         self._columns: dict[Variable, positions.Columns] = {}
         self._env = env
+        self._effects = effects
         self._source = ""
 
     def inline(self, jaxpr: Any, values: Sequence[Any]) -> list[Atom]:
@@ -98,7 +108,9 @@ class _Builder:
             outputs = self._add_loop(equation, inputs)
         else:
             outputs = self._append(
-                equation, inputs, bodies=tuple(map(_program, _bodies(equation)))
+                equation,
+                inputs,
+                bodies=tuple(_program(b, self._effects) for b in _bodies(equation)),
             )
         self._env.update(zip(equation.outvars, outputs, strict=True))
 
@@ -112,6 +124,7 @@ class _Builder:
                 outputs,
                 self._line(equation),
                 columns=self._indices(equation.primitive, inputs),
+                has_effects=self._effects and bool(equation.effects),
                 **more,
             )
         )
@@ -156,7 +169,7 @@ class _Builder:
         return positions.columns_of(self._value(indices), indices.aval.shape[-1])
 
     def _add_loop(self, equation: Any, inputs: list[Atom]) -> list[Atom]:
-        body = _program(equation.params["jaxpr"])
+        body = _program(equation.params["jaxpr"], self._effects)
         num_constants, num_carry = compat.scan_layout(equation.params)
         loop = Loop(
             body,
@@ -177,7 +190,7 @@ class _Builder:
         kept = []
         for inner in body.equations:
             names = list(variables_of(inner.inputs))
-            if names and all(v in within for v in names):
+            if names and not inner.has_effects and all(v in within for v in names):
                 outer = self._moved_out(inner, within)
                 constants += outer.outputs
                 constant_in += inner.outputs
@@ -214,6 +227,7 @@ class _Builder:
                 tuple(made),
                 self._line(equation),
                 loop=loop,
+                has_effects=self._effects and bool(equation.effects),
             )
         )
         for i in set(range(num_carry)) - set(changed):

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_batching import sequential_vmap
 
 from qiaso_jax.program import compat, perturbed
@@ -18,6 +19,7 @@ from qiaso_jax.program.equations import Atom, Equation, Program, Variable, bind
 from qiaso_jax.program.perturbed import (
     Axes,
     Dense,
+    Lazy,
     Perturbed,
     Squared,
     over_rank,
@@ -27,8 +29,6 @@ from qiaso_jax.program.perturbed import (
 UNROLLED = 8
 """Up to this rank, products with factors are sums of elementwise products, which XLA
 fuses with what is around them; beyond, they are products of matrices."""
-
-Lazy = Perturbed | Squared
 
 Note = Callable[[int, Equation, bool, str], None]
 """Hears which leaf enters which operation, whether as factors, and else why not."""
@@ -74,7 +74,7 @@ def _applied(
     lazy = [x for x in operands if isinstance(x, Lazy)]
     if not lazy:
         return bind(equation, operands)
-    leaves = {x.of.leaf if isinstance(x, Squared) else x.leaf for x in lazy}
+    leaves = {x.leaf for x in lazy}
     if equation.loop is not None or equation.bodies:
         return _within(equation, operands, note)
     try:
@@ -98,7 +98,7 @@ def _product(equation: Equation, operands: list[Any], shared: list[bool]):
     if all(lazy):
         raise Dense("both operands are perturbed")
     side = lazy.index(True)
-    value, other = operands[side], operands[1 - side]
+    value, other = operands[side], jnp.asarray(operands[1 - side])
     if isinstance(value, Squared):
         raise Dense("it is the square of a weight")
     base = bind(equation, [other, value.base] if side else [value.base, other])[0]
@@ -163,7 +163,7 @@ def _through(
             return times_second(jnp.sum(product, early), second)
 
         return over_rank(times_both, first, second), left
-    rank = 1 + max(joined)
+    rank = 1 + max([*all_axes, *first_axes, *second_axes], default=0)
     inner = _einsum(other, all_axes, first, [rank, *first_axes], [rank, *kept])
     if few:
         return over_rank(times_second, inner, second), left
@@ -201,13 +201,19 @@ def _taken(equation: Equation, operands: list[Any], shared: list[bool]) -> list[
         raise Dense("it indexes the rows and the columns of the weights")
     base = bind(equation, [value.base, indices])[0]
     ndim = len(value.shape)
-    slices = tuple(size if a in first[1] else 1 for a, size in enumerate(sizes))
+    # Indices stay what they are, within the bounds or beyond.
+    held = [a in first[1] or a in indexed for a in range(ndim)]
+    lengths = np.where(held, value.shape, 1)
+    params = {
+        **equation.params,
+        "slice_sizes": tuple(np.where(held, sizes, 1).tolist()),
+        "fill_value": 0,
+    }
     windows = [a for a in range(ndim) if a not in numbers.collapsed_slice_dims]
     place = dict(zip(windows, numbers.offset_dims, strict=True))
 
     def term(taken, other):
-        params = {**equation.params, "slice_sizes": slices}
-        operand = placed(taken, first[1], ndim)
+        operand = jnp.broadcast_to(placed(taken, first[1], ndim), lengths)
         (taken,) = compat.bind(equation.primitive, params, [operand, indices])
         return taken * placed(other, tuple(place[a] for a in second[1]), base.ndim)
 
@@ -237,8 +243,7 @@ def _within(equation: Equation, operands: list[Any], note: Note) -> list[Any]:
     def carried(values):
         for value in values:
             if isinstance(value, Lazy):
-                leaf = value.of.leaf if isinstance(value, Squared) else value.leaf
-                note(leaf, equation, False, "it changes from iteration to iteration")
+                note(value.leaf, equation, False, "it changes from iteration to iteration")
         return list(map(_dense, values))
 
     def results(program, inputs):

@@ -5,6 +5,7 @@ keep it lazy; where one cannot, it raises ``Dense`` with the reason.
 """
 
 import dataclasses
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -71,13 +72,23 @@ class Perturbed:
 
 @dataclasses.dataclass(frozen=True)
 class Squared:
-    """The square of a perturbed value, of which sums may be wanted."""
+    """``base − of.base² + of²``, of which sums may be wanted."""
 
     of: Perturbed
+    base: Any
+
+    @property
+    def leaf(self) -> int:
+        """The number of the input that it comes from."""
+        return self.of.leaf
 
     def dense(self) -> jax.Array:
         """The value as an array."""
-        return self.of.dense() ** 2
+        moved = self.of.dense() - self.of.base
+        return self.base + moved * (2 * self.of.base + moved)
+
+
+Lazy = Perturbed | Squared
 
 
 def perturbed(base: jax.Array, offset: Any, leaf: int) -> Any:
@@ -126,7 +137,7 @@ def _only(operands: Sequence[Any]) -> Perturbed:
     first, *others = operands
     if not isinstance(first, Perturbed):
         raise Dense("it is the square of a weight, or another operand than the first")
-    if any(isinstance(x, Perturbed | Squared) for x in others):
+    if any(isinstance(x, Lazy) for x in others):
         raise Dense("two of its operands are perturbed")
     return first
 
@@ -246,20 +257,22 @@ def _negated(equation: Equation, operands: Sequence[Any]) -> list[Any]:
 def _multiplied(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     left, right = operands
     if left is right and isinstance(left, Perturbed):
-        return [Squared(left)]
+        return [Squared(left, bind(equation, [left.base, left.base])[0])]
     value, factor = (left, right) if isinstance(left, Perturbed) else (right, left)
-    return _scaled(equation, value, factor, factor)
+    return _scaled(equation, value, factor, operator.mul)
 
 
 def _divided(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     value, divisor = operands
-    if isinstance(divisor, Perturbed | Squared):
+    if isinstance(divisor, Lazy):
         raise Dense("it divides by a weight")
-    return _scaled(equation, value, divisor, 1 / jnp.asarray(divisor))
+    return _scaled(equation, value, divisor, operator.truediv)
 
 
-def _scaled(equation: Equation, value: Any, operand: Any, factor: Any) -> list[Any]:
-    if isinstance(operand, Perturbed | Squared) or not isinstance(value, Perturbed):
+def _scaled(
+    equation: Equation, value: Any, operand: Any, scale: Callable[[Any, Any], Any]
+) -> list[Any]:
+    if isinstance(operand, Lazy) or not isinstance(value, Perturbed):
         raise Dense("two of its operands are perturbed")
     if jnp.size(operand) != 1 or jnp.ndim(operand) > len(value.shape):
         raise Dense("it scales the entries differently")
@@ -269,34 +282,32 @@ def _scaled(equation: Equation, value: Any, operand: Any, factor: Any) -> list[A
         dataclasses.replace(
             value,
             base=bind(equation, [value.base, operand])[0],
-            rows=value.rows * jnp.reshape(factor, ()),
+            rows=scale(value.rows, jnp.reshape(operand, ())),
         )
     ]
 
 
 def _added(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     left, right = operands
-    value, other = (left, right) if isinstance(left, Perturbed) else (right, left)
-    if not isinstance(value, Perturbed) or isinstance(other, Perturbed | Squared):
+    if isinstance(left, Lazy) and isinstance(right, Lazy):
         raise Dense("two of its operands are perturbed")
-    if jnp.ndim(other) and jnp.shape(other) != value.shape:
+    value = left if isinstance(left, Lazy) else right
+    if equation.outputs[0].aval.shape != value.base.shape:
         raise Dense("its operands are of different shapes")
-    bases = [value.base if x is value else x for x in operands]
-    subtracted = equation.name == "sub" and value is right
-    return [
-        dataclasses.replace(
-            value,
-            base=bind(equation, bases)[0],
-            rows=-value.rows if subtracted else value.rows,
-        )
-    ]
+    base = bind(equation, [value.base if x is value else x for x in operands])[0]
+    moved = dataclasses.replace(value, base=base)
+    if equation.name != "sub" or value is left:
+        return [moved]
+    if isinstance(value, Squared):
+        raise Dense("it subtracts the square of a weight")
+    return [dataclasses.replace(moved, rows=-value.rows)]
 
 
 def _squared(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     value = _only(operands)
     if equation.params.get("y", 2) != 2:
         raise Dense("it is a power other than the square")
-    return [Squared(value)]
+    return [Squared(value, _same(equation, value.base))]
 
 
 def _sliced(equation: Equation, operands: Sequence[Any]) -> list[Any]:
@@ -318,10 +329,12 @@ def _dynamically_sliced(equation: Equation, operands: Sequence[Any]) -> list[Any
     base = bind(equation, [value.base, *starts])[0]
 
     def part(x, axes):
-        zero = jnp.zeros((), jnp.result_type(*starts))
-        begin = [zero, *(starts[a] for a in axes)]
-        size = [x.shape[0], *(sizes[a] for a in axes)]
-        return jax.lax.dynamic_slice(x, begin, size), axes
+        for i, a in enumerate(axes):
+            # JAX has counted negative indices from the end already.
+            x = jax.lax.dynamic_slice_in_dim(
+                x, starts[a], sizes[a], i + 1, allow_negative_indices=False
+            )
+        return x, axes
 
     return [_with_parts(value, base, part)]
 
@@ -380,6 +393,7 @@ def _einsum(expression: str, *operands: Any) -> Any:
 
 def _summed(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     (value,) = operands
+    base = _same(equation, value.base)
     axes = set(equation.params["axes"])
     squares = isinstance(value, Squared)
     of = value.of if squares else value
@@ -388,6 +402,8 @@ def _summed(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     # Along an axis of neither factor δ is the same: it counts as often as it is long.
     repeats = np.prod([of.shape[a] for a in axes - used], dtype=float)
     rows, columns = _named(of.row_axes), _named(of.column_axes)
+    wide = jnp.promote_types(of.base.dtype, jnp.float32)
+    a, b = of.rows.astype(wide), of.columns.astype(wide)
     out = _named(a for a in kept if a in used)
     whole = _named(range(len(of.shape)))
 
@@ -395,23 +411,20 @@ def _summed(equation: Equation, operands: Sequence[Any]) -> list[Any]:
         return jnp.expand_dims(x, [i for i, a in enumerate(kept) if a not in used])
 
     if not squares:
-        added = _einsum(f"{_RANK}{rows},{_RANK}{columns}->{out}", of.rows, of.columns)
-        base = _same(equation, of.base)
+        added = _einsum(f"{_RANK}{rows},{_RANK}{columns}->{out}", a, b)
         return [(base + at_kept(repeats * added)).astype(base.dtype)]
-    base = _same(equation, of.base * of.base)
-    wide = jnp.promote_types(of.base.dtype, jnp.float32)
     crossed = _einsum(
         f"{whole},{_RANK}{rows},{_RANK}{columns}->{_named(kept)}",
         of.base.astype(wide),
-        of.rows,
-        of.columns,
+        a,
+        b,
     )
     quadratic = _einsum(
         f"{_RANK}{rows},{_RANK2}{rows},{_RANK}{columns},{_RANK2}{columns}->{out}",
-        of.rows,
-        of.rows,
-        of.columns,
-        of.columns,
+        a,
+        a,
+        b,
+        b,
     )
     return [(base + 2 * crossed + at_kept(repeats * quadratic)).astype(base.dtype)]
 
