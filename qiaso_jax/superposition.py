@@ -371,7 +371,7 @@ class Drawn(NamedTuple):
         layout, directions = self.superposition, self.directions
         units, signs = (np.array(x) for x in zip(*layout.members, strict=True))
         each = jnp.zeros((layout.groups, layout.num_rows), weights.dtype)
-        signed = weights.reshape(layout.groups, -1) * signs
+        signed = weights.reshape(layout.groups, -1) * signs[None]
         each = each.at[:, units].add(signed).reshape(-1)
         at_a_time = (self.batch_size or self.number) // len(layout.signs)
         size = max(1, at_a_time, directions.num_affordable)
