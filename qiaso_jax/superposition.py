@@ -280,7 +280,7 @@ class Drawn(NamedTuple):
         units, signs = (np.array(x) for x in zip(*rest, strict=True))
         first = units[signs != 0].min(initial=units.max())
         places = np.maximum(units - first, 0)
-        ready = self._ready(first, places.max() + 1)
+        ready = self._ready(first, int(places.max()) + 1)
         each = jax.tree.map(lambda x: x[places], ready)
 
         def of_one(one):
