@@ -143,6 +143,7 @@ class Nnx(nnx.Module):
 @model
 def nnx_modules():
     graph, params, rest = nnx.split(Nnx(nnx.Rngs(0)), nnx.Param, ...)
+    rest = wide(rest)
 
     def loss(params, x, tokens):
         network = nnx.merge(graph, params, rest, copy=True)
@@ -186,4 +187,6 @@ def equinox_modules():
 
 
 def wide(params):
-    return jax.tree.map(lambda x: x.astype("float64"), params)
+    return jax.tree.map(
+        lambda x: x.astype("float64") if x.dtype == "float32" else x, params
+    )

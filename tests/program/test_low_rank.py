@@ -1,7 +1,5 @@
 """Losses of low-rank candidates are those of their arrays, whatever a function does."""
 
-import collections
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,7 +112,8 @@ IN_HALF_PRECISION = [
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_weights_of_half_precision(dtype):
     functions = {name: FUNCTIONS[name] for name in IN_HALF_PRECISION}
-    found, expected, _ = evaluated(functions, 2, dtype)
+    found, expected, notes = evaluated(functions, 2, dtype)
+    assert "convert_element_type" in {e.name for _, e, factored, _ in notes if factored}
     for name in functions:
         assert_equal(name, found[name], expected[name], TOLERANCE[dtype])
 
@@ -156,8 +155,8 @@ def test_where_factors_stay_factors(notes):
 def test_every_rule_has_been_seen(notes):
     seen = {e.name for each in notes.values() for _, e, factored, _ in each if factored}
     products = {primitive.name for primitive in low_rank._PRODUCTS}
-    # JAX makes the sums of derivatives, of which weights are no part.
-    assert seen >= {*RULES, *products} - {"add_any"}
+    # Sums of derivatives are of no weights; conversions are seen in half precision.
+    assert seen >= {*RULES, *products} - {"add_any", "convert_element_type"}
 
 
 def losses_of(value_fn, params, batch, kind, number=5):
@@ -190,12 +189,104 @@ def test_models_as_they_stand(name):
         found, expected = losses_of(value_fn, params, batch, LowRank(2, "gaussian"))
         np.testing.assert_allclose(found, expected, rtol=1e-11)
         assert np.ptp(expected) > 1e-6
-        # And for entries that are signs, in the precision that models have.
-        single = jax.tree.map(
-            lambda x: x.astype("float32") if x.dtype == "float64" else x,
-            (params, batch),
+
+
+def counts_of_effects(directions, batch_size):
+    heard = []
+
+    def value_fn(params, x):
+        h = x @ params["w"]
+        jax.debug.callback(lambda _: heard.append("shown"), h.sum())
+        io_callback(lambda _: heard.append("written"), None, params["w"][0, 0])
+
+        def step(carry, _):
+            jax.debug.callback(lambda _: heard.append("in a loop"), carry)
+            return carry, None
+
+        jax.lax.scan(step, h.sum(), length=3)
+        return jnp.mean(h**2)
+
+    tx = qiaso_jax.qiaso(4, directions=directions, candidate_batch_size=batch_size)
+    params = {"w": jnp.ones((20, 20))}
+
+    @jax.jit
+    def step(state):
+        return tx.update(None, state, params, value_fn=value_fn, x=jnp.ones((5, 20)))
+
+    step(tx.init(params))
+    jax.effects_barrier()
+    return {name: heard.count(name) for name in heard}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_effects_of_a_loss_are_those_of_dense_candidates(batch_size):
+    counts = counts_of_effects("low_rank", batch_size)
+    assert counts == {"shown": 4, "written": 4, "in a loop": 12}
+    assert counts == counts_of_effects("rademacher", batch_size)
+
+
+WIDE = {"a": jnp.full((512, 512), 0.01), "layers": jnp.full((4, 256, 256), 0.01)}
+
+
+def deep(params, x):
+    h = jnp.tanh(x @ params["a"])[:, :256]
+    h, _ = jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), h, params["layers"])
+    return jnp.mean((h - 0.5) ** 2) + 1e-3 * jnp.sum(params["a"] ** 2)
+
+
+@pytest.mark.slow
+def test_no_candidate_has_an_array_of_weights_and_steps_compile_once():
+    num_candidates = 64
+    tx = qiaso_jax.qiaso(num_candidates, directions="low_rank")
+    x = jnp.ones((2, 512))
+    traced = []
+
+    @jax.jit
+    def step(params, state, x):
+        traced.append(1)
+        updates, state = tx.update(None, state, params, value_fn=deep, x=x)
+        return jax.tree.map(jnp.add, params, updates), state
+
+    state = tx.init(WIDE)
+    compiled = step.lower(WIDE, state, x).compile()
+    size = sum(w.nbytes for w in jax.tree.leaves(WIDE))
+    # Those of all candidates would be 64 times the weights, those of one of a pair 32.
+    assert compiled.memory_analysis().temp_size_in_bytes < 6 * size
+    params, state = step(WIDE, state, x)
+    step(params, state, x)
+    assert step._cache_size() == 1
+
+
+@pytest.mark.slow
+def test_steps_in_loops_over_seeds_and_by_themselves_are_the_same():
+    tx = qiaso_jax.qiaso(5, directions="low_rank")
+    params = {"w": jnp.full((20, 30), 0.1), "b": jnp.zeros(30)}
+    x = jax.random.normal(jax.random.key(0), (4, 20))
+
+    def value_fn(params, x):
+        return jnp.mean(jnp.tanh(x @ params["w"] + params["b"]))
+
+    def step(carry, _=None):
+        params, state = carry
+        updates, state = tx.update(None, state, params, value_fn=value_fn, x=x)
+        return (jax.tree.map(jnp.add, params, updates), state), None
+
+    def initial(seed):
+        return params, tx.init(params)._replace(
+            key=jax.random.key_data(jax.random.key(seed))
         )
-    found, expected = losses_of(
-        value_fn, single[0], single[1], LowRank(1, "rademacher")
-    )
-    np.testing.assert_allclose(found, expected, rtol=2e-5)
+
+    def scanned(seed):
+        return jax.lax.scan(step, initial(seed), length=2)[0][0]
+
+    each = jax.jit(jax.vmap(scanned))(jnp.arange(3))
+    once = jax.jit(lambda carry: step(carry)[0], donate_argnums=0)
+    for seed in range(2):
+        alone = jax.tree.map(jnp.copy, initial(seed))
+        for _ in range(2):
+            alone = once(alone)
+        for name in params:
+            np.testing.assert_allclose(
+                each[name][seed], alone[0][name], rtol=1e-5, atol=1e-6
+            )
