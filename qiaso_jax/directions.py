@@ -146,7 +146,7 @@ class _Normal(NamedTuple):
 
     def known(self, pair: Pair) -> jax.Array:
         z = normals(pair, math.prod(self.shape), self.dtype)
-        return z.reshape(-1, *self.shape)
+        return z.reshape(z.shape[0], *self.shape)
 
     def ready(self, known: jax.Array) -> jax.Array:
         return known

@@ -146,9 +146,10 @@ def signs_times(words: jax.Array, factor: jax.Array) -> jax.Array:
     rows, width = _rows_and_width(factor.shape)
     # Bit b of the words is for the b-th of 32 runs of rows: what is next to each other
     # in memory takes the same bit of words next to each other.
-    words = words[: -(-rows // 32) * width].reshape(1, -1, width)
+    in_run = -(-rows // 32)
+    words = words[: in_run * width].reshape(1, in_run, width)
     bits = words >> jnp.arange(32, dtype=jnp.uint32).reshape(32, 1, 1)
-    bits = bits.reshape(-1, width)[:rows].reshape(factor.shape)
+    bits = bits.reshape(32 * in_run, width)[:rows].reshape(factor.shape)
     num_bits = jnp.finfo(factor.dtype).bits
     pattern = jax.lax.bitcast_convert_type(factor, f"uint{num_bits}")
     flipped = pattern ^ (bits.astype(pattern.dtype) << (num_bits - 1))

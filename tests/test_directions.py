@@ -1,119 +1,147 @@
+"""Directions of weights: their rank, moments, and what an estimate from them varies."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qiaso_jax.directions import REACH, Directions, direction_like, draw, packed_bits
+import qiaso_jax
+from qiaso_jax.directions import Directions, LowRank, checked_kind, normal_directions
+from qiaso_jax.factors import is_factors
+
+KINDS = ["gaussian", "rademacher", LowRank(1, "rademacher"), LowRank(2, "gaussian")]
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
 
 
-@pytest.mark.parametrize("kind", REACH)
-def test_directions_are_drawn_again_by_number(kind):
-    directions = [
-        Directions((300,), jnp.float32, kind),
-        Directions((), "float32", kind),
-    ]
-    key = jax.random.key(0)
+def drawn(like, kind, number, sigma=1.0, seed=0):
+    """z of all, as arrays."""
+    spread = jax.tree.map(lambda _: sigma, like)
+    directions = Directions(like, spread, kind)
+    ready = directions.ready(directions.known(jax.random.key(seed), 0, number))
 
-    def drawn(source_of, number):
-        return directions[source_of].scaled(
-            draw(key, directions, 5)[source_of], jnp.int32(number), jnp.float32(2.0)
+    def of_one(one):
+        return jax.tree.map(
+            lambda d, x: d.dense(x.dtype) if is_factors(d) else d,
+            directions.offset(one, 1.0),
+            like,
+            is_leaf=is_factors,
         )
 
-    first = np.array([drawn(0, n) for n in range(5)])
-    np.testing.assert_array_equal(first[3], drawn(0, 3))
-    assert drawn(1, 0).shape == ()
-    # Independent of each other, of unit variance: six standard errors of 300 draws.
-    moments = first @ first.T / 300 / 4
-    assert np.abs(moments - np.eye(5)).max() < 6 * np.sqrt(2 / 300)
-
-
-@pytest.mark.parametrize("kind", REACH)
-def test_a_direction_like_parameters_leaves_integers_at_zero(kind):
-    tree = {"n": None, "w": jnp.ones((2, 3), jnp.bfloat16)}
-    z = direction_like(jax.random.key(0), tree, kind, jnp.int32(1), 2)
-    assert z["n"] is None
-    assert z["w"].shape == (2, 3)
-    assert z["w"].dtype == jnp.bfloat16
-    assert direction_like(jax.random.key(0), {}, kind, jnp.int32(1), 2) == {}
-
-
-@pytest.mark.parametrize("kind", REACH)
-def test_parameters_of_one_shape_move_independently(kind):
-    like = {"a": jnp.zeros(2000), "b": jnp.zeros(2000)}
-    z = direction_like(jax.random.key(0), like, kind, jnp.int32(3), 5)
-    # 6 standard errors.
-    assert abs(float(jnp.mean(z["a"] * z["b"]))) < 6 / 2000**0.5
-
-
-def test_complex_weights_spread_over_both_parts():
-    like = jnp.zeros(20_000, jnp.complex64)
-    z = direction_like(jax.random.key(0), like, "gaussian", jnp.int32(0), 1)
-    # 6 standard errors of a mean of |z|², whose standard deviation is 1.
-    assert abs(float(jnp.mean(jnp.abs(z) ** 2)) - 1) < 6 / 20_000**0.5
-    assert float(jnp.mean(z.imag**2)) == pytest.approx(0.5, abs=0.03)
-
-
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-@pytest.mark.parametrize("width", [8, 16, 32])
-def test_packed_bits_are_fair_and_independent(width, impl):
-    words = np.asarray(packed_bits(jax.random.key(3, impl=impl), 100_002, width))
-    assert words.dtype == np.dtype(f"uint{width}")
-    assert words.shape == (100_002,)
-    signs = 2.0 * ((words[:, None] >> np.arange(width, dtype=words.dtype)) & 1) - 1
-    # Means and correlations of signs, within a word and to the next one or two: six
-    # standard errors; by a union bound wrong once in 10⁵ seeds.
-    bound = 6 / np.sqrt(len(words) - 4)
-    assert abs(signs.mean(axis=0)).max() < bound
-    for lag in range(5):
-        products = signs[: len(signs) - lag].T @ signs[lag:] / (len(signs) - lag)
-        if lag == 0:
-            products -= np.eye(width)
-        assert abs(products).max() < bound
-
-
-@pytest.mark.parametrize("width", [8, 16, 32])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-def test_a_pairs_signs_are_its_bits_of_the_words(dtype, width):
-    with jax.enable_x64(True):
-        words = np.random.default_rng(0).integers(
-            2**width, size=(7, 5), dtype=np.uint64
-        )
-        factor = jnp.asarray(
-            [[0.0], [0.5], [-0.25], [3.0], [1e-3], [-7.0], [1.0]], dtype
-        )
-        directions = Directions((7, 5), factor.dtype, "rademacher")
-        source = jnp.asarray(words, f"uint{width}")
-        for pair in range(width):
-            signs = 1.0 - 2.0 * (words // 2**pair % 2)
-            scaled = directions.scaled(source, jnp.int32(pair), factor)
-            assert scaled.dtype == factor.dtype
-            np.testing.assert_array_equal(
-                scaled.astype(float), factor.astype(float) * signs
-            )
-
-
-@pytest.mark.parametrize("kind", REACH)
-def test_directions_reach_as_far_as_is_said(kind):
-    like = jnp.zeros(100_000)
-    z = jnp.abs(direction_like(jax.random.key(0), like, kind, jnp.int32(0), 1))
-    # Of 10⁵ normal draws 6 are expected beyond 4, and 0.06 beyond 5.
-    assert jnp.max(z) >= REACH[kind]
-    assert jnp.sum(z > REACH[kind]) < 30
+    return jax.vmap(of_one)(ready)
 
 
 @pytest.mark.parametrize(
-    ("count", "width"), [(1, 8), (8, 8), (9, 16), (16, 16), (17, 32), (32, 32)]
+    ("shape", "matrix"),
+    [
+        ((3, 3, 8, 16), (72, 16)),
+        ((64, 4, 16), (64, 64)),
+        ((4, 16, 64), (64, 64)),
+        ((100, 20), (100, 20)),
+        ((16, 24), (16, 24)),
+        ((16, 8, 3, 3), (16, 72)),
+    ],
 )
-def test_words_are_as_wide_as_the_signs_that_they_hold(count, width):
-    kinds = [Directions((2, 3), jnp.float32, "rademacher")] * 2
-    words = draw(jax.random.key(0), kinds, count)
-    assert [w.shape for w in words] == [(2, 3), (2, 3)]
-    assert {w.dtype for w in words} == {jnp.dtype(f"uint{width}")}
-    assert draw(jax.random.key(0), [], count) == []
+@pytest.mark.parametrize("rank", [1, 3])
+def test_the_rank_of_offsets(shape, matrix, rank):
+    z = drawn(jnp.zeros(shape), LowRank(rank, "gaussian"), 2)
+    ranks = np.linalg.matrix_rank(np.asarray(z).reshape(2, *matrix), tol=1e-3)
+    np.testing.assert_array_equal(ranks, rank)
 
 
-@pytest.mark.parametrize(("width", "drawn"), [(8, 25), (16, 50), (32, 99)])
-def test_no_more_bits_are_drawn_than_are_used(width, drawn):
-    key = jax.random.key(0, impl="rbg")
-    jaxpr = jax.make_jaxpr(lambda key: packed_bits(key, 99, width))(key)
-    assert f"shape=({drawn},)" in str(jaxpr)
+def test_what_is_small_complex_or_spread_by_weight_is_dense():
+    like = {
+        "small": jnp.zeros((2, 2)),
+        "vector": jnp.zeros(50),
+        "complex": jnp.zeros((20, 20), jnp.complex64),
+        "spread": jnp.zeros((20, 20)),
+        "empty": jnp.zeros((0, 4)),
+    }
+    sigma = jax.tree.map(lambda _: 1.0, like) | {"spread": jnp.full((20, 20), 2.0)}
+    for factors in ("rademacher", "gaussian"):
+        directions = Directions(like, sigma, LowRank(1, factors))
+        ready = directions.ready(directions.known(jax.random.key(0), 0, 3))
+        offsets = jax.vmap(lambda one, d=directions: d.offset(one, 1.0))(ready)
+        for name, leaf in like.items():
+            assert offsets[name].shape == (3, *leaf.shape)
+            assert offsets[name].dtype == leaf.dtype
+        if factors == "rademacher":
+            np.testing.assert_array_equal(np.abs(offsets["spread"]), 2)
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
+def test_moments_of_directions(kind, dtype):
+    number = 4000
+    like = {"a": jnp.zeros((5, 7), dtype), "b": jnp.zeros((5, 7), dtype)}
+    z = drawn(like, kind, number)
+    dtype = complex if dtype == "complex64" else float
+    flat = np.concatenate(
+        [np.asarray(x).astype(dtype).reshape(number, -1) for x in z.values()], axis=1
+    )
+    # E z = 0, E |z|² = 1, and no entries correlate: products of normal numbers have a
+    # variance of up to 9 − 1; seven standard errors, as their tails are long.
+    bound = 7 / number**0.5
+    assert np.abs(flat.mean(axis=0)).max() < bound
+    moments = flat.T @ flat.conj() / number
+    assert np.abs(moments - np.eye(70)).max() < bound * 8**0.5
+
+
+@every_kind
+def test_a_direction_is_drawn_without_the_others(kind):
+    like = {"w": jnp.zeros((9, 11)), "b": jnp.zeros(3)}
+    directions = Directions(like, {"w": 1.0, "b": 2.0}, kind)
+    key = jax.random.key(0)
+    together = directions.known(key, 0, 9)
+    apart = directions.known(key, 5, 2)
+    for whole, part in zip(together, apart, strict=True):
+        np.testing.assert_array_equal(whole[5:7], part)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("rademacher", 2047),
+        ("gaussian", 2049),
+        (LowRank(1, "rademacher"), 2047),
+        (LowRank(1, "gaussian"), 2243),
+    ],
+    ids=str,
+)
+def test_the_variance_of_a_gradient_from_one_direction(kind, expected):
+    r"""Σ Var(ĝ)/‖g‖² of ĝ = ⟨g, z⟩ z, where g is random and N = 64 × 32 = 2,048.
+
+    E‖z‖²⟨g, z⟩² / ‖g‖² − 1: ‖z‖² = N for signs, and N − 1 it is for both kinds of them,
+    as ⟨g, z⟩² has mean ‖g‖². For normal numbers it is N + 2 − 1; for products of them
+    ‖a‖²‖b‖²⟨a, g b⟩², with E ‖a‖² a aᵀ = (m + 2) 1, is (m + 2)(n + 2) − 1.
+    """
+    like = jnp.zeros((64, 32))
+    g = np.random.default_rng(0).normal(size=(64, 32))
+    values = []
+    for seed in range(20):
+        z = np.asarray(drawn(like, kind, 1000, seed=seed), np.float64)
+        values.append(np.einsum("kij,kij->k", z, z) * np.einsum("kij,ij->k", z, g) ** 2)
+    values = np.concatenate(values) / np.sum(g**2) - 1
+    error = values.std() / len(values) ** 0.5
+    assert error < 0.04 * expected
+    assert abs(values.mean() - expected) < 5 * error
+
+
+def test_kinds_are_checked():
+    assert checked_kind("low_rank") == qiaso_jax.low_rank() == LowRank(1, "rademacher")
+    assert checked_kind("gaussian") == "gaussian"
+    with pytest.raises(ValueError, match="directions must be one of 'gaussian'"):
+        checked_kind("sobol")
+    with pytest.raises(ValueError, match="rank must be at least 1, got 0"):
+        qiaso_jax.low_rank(0)
+    with pytest.raises(ValueError, match="factors must be one of 'rademacher'"):
+        qiaso_jax.low_rank(1, factors="uniform")
+
+
+def test_normal_directions_are_like_what_is_stacked():
+    stacked = {"n": None, "w": jnp.ones((4, 2, 3), jnp.bfloat16)}
+    z = normal_directions(jax.random.key(0), stacked, 4)
+    assert z["n"] is None
+    assert (z["w"].shape, z["w"].dtype) == ((4, 2, 3), jnp.bfloat16)
+    assert len(np.unique(np.asarray(z["w"], np.float32))) > 15
+    assert normal_directions(jax.random.key(0), {}, 4) == {}

@@ -15,7 +15,9 @@ def loss(params, x, scale=1.0):
 
 @pytest.fixture
 def offsets():
-    return Superposition(7, True, False).offsets(jax.random.key(0), CENTRE, 0.3)
+    return Superposition(7, True, False).offsets(
+        jax.random.key(0), CENTRE, {"w": 0.3, "n": None}
+    )
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 3, 7, 10])

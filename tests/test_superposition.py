@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qiaso_jax.superposition import Candidates, Superposition, stored
+from qiaso_jax.directions import LowRank
+from qiaso_jax.factors import Factors, is_factors
+from qiaso_jax.superposition import Listed, Superposition, arrays, stored
 
 LIKE = {"a": jnp.zeros((3, 2)), "b": jnp.zeros(()), "n": None}
 LAYOUTS = [
@@ -11,23 +13,58 @@ LAYOUTS = [
 ]
 
 
+SPREAD = {"a": 0.5, "b": 0.5, "n": None}
+KINDS = ["gaussian", "rademacher", LowRank(1, "rademacher"), LowRank(2, "gaussian")]
+LARGE = {"w": jnp.zeros((9, 11)), "b": jnp.zeros(3), "n": None}
+LARGE_SPREAD = {"w": 0.5, "b": 0.25, "n": None}
+
+
+def whole(offset):
+    """Arrays in float64."""
+    return jax.tree.map(
+        lambda d: d.dense(jnp.float64) if is_factors(d) else d.astype(jnp.float64),
+        offset,
+        is_leaf=is_factors,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_candidate_can_be_drawn_again_without_the_others(layout):
     superposition = Superposition(*layout)
     key = jax.random.key(3)
-    together = superposition.offsets(key, LIKE, 0.5)
-    for k in range(layout[0]):
-        alone = superposition.offset(key, LIKE, 0.5, jnp.asarray(k))
+    together = superposition.offsets(key, LIKE, SPREAD)
+    for batch_size in (1, 2, 3, 8):
+        candidates = superposition.candidates(key, LIKE, SPREAD, batch_size)
+        apart = candidates.map(lambda offset: offset)
         for name in ("a", "b"):
-            np.testing.assert_array_equal(alone[name], together[name][k])
+            np.testing.assert_array_equal(apart[name], together[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("number", [1, 2, 7, 8, 70])
+def test_what_is_read_out_is_the_weighted_sum_of_all_offsets(number, kind):
+    weights = np.random.default_rng(0).normal(size=number)
+    with jax.enable_x64(True):
+        like = {"w": jnp.zeros((9, 11)), "b": jnp.zeros(3), "n": None}
+        for antithetic, keeps_centre in ((True, False), (True, True), (False, True)):
+            layout = Superposition(number, antithetic, keeps_centre, kind)
+            key = jax.random.key(1)
+            offsets = jax.vmap(whole)(layout.offsets(key, like, LARGE_SPREAD))
+            for batch_size in {None, 1, 2, 5, number} - {number - 1}:
+                candidates = layout.candidates(key, like, LARGE_SPREAD, batch_size)
+                total = jax.jit(candidates.weighted_offset)(weights, like)
+                for name in ("w", "b"):
+                    expected = np.tensordot(weights, np.asarray(offsets[name]), 1)
+                    np.testing.assert_allclose(total[name], expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_pairs_are_antithetic_and_the_centre_is_kept(layout):
     num_candidates, antithetic, keeps_centre = layout
     superposition = Superposition(*layout)
-    offsets = superposition.offsets(jax.random.key(0), LIKE, 1.0)["a"]
+    offsets = superposition.offsets(jax.random.key(0), LIKE, SPREAD)["a"]
     assert offsets.shape == (num_candidates, 3, 2)
     moving = np.asarray(offsets)[int(keeps_centre) :].reshape(-1, 6)
     if keeps_centre:
@@ -67,7 +104,7 @@ def test_offsets_have_the_dtype_of_the_weights(dtype):
 @pytest.mark.parametrize("batch_size", [None, 1, 3, 7, 10])
 def test_the_weighted_offset_is_a_weighted_sum(batch_size):
     weights = np.random.default_rng(0).dirichlet(np.ones(7)).astype(np.float32)
-    offsets = Superposition(7, True, False).offsets(jax.random.key(0), LIKE, 0.3)
+    offsets = Superposition(7, True, False).offsets(jax.random.key(0), LIKE, SPREAD)
     candidates = stored(offsets, 7, batch_size)
     total = candidates.weighted_offset(jnp.asarray(weights), LIKE)
     expected = np.einsum("k,kij->ij", np.float64(weights), np.float64(offsets["a"]))
@@ -85,27 +122,38 @@ def test_half_precision_offsets_are_summed_in_the_precision_of_the_weights():
     assert float(total[0]) == pytest.approx(1, abs=1e-2)
 
 
-@pytest.mark.parametrize(("batch_size", "num_stored"), [(None, 3), (2, 1)])
-def test_offsets_are_stored_or_drawn_when_they_are_needed(batch_size, num_stored):
+@pytest.mark.parametrize(("batch_size", "are_known"), [(None, True), (2, False)])
+def test_offsets_are_known_or_drawn_when_they_are_needed(batch_size, are_known):
     layout, key = Superposition(5, True, True), jax.random.key(0)
     centre = {"a": jnp.ones((3, 2)), "b": jnp.float32(2.0), "n": None}
-    candidates = layout.candidates(key, centre, 0.5, batch_size)
-    # The indices, and with them the offsets of both leaves.
-    assert len(jax.tree.leaves(candidates.each)) == num_stored
+    candidates = layout.candidates(key, centre, SPREAD, batch_size)
+    assert (candidates.known is not None) == are_known
     assert candidates.number == 5
-    offsets = layout.offsets(key, centre, 0.5)
-    found = candidates.arrays(centre)
+    offsets = layout.offsets(key, centre, SPREAD)
+    found = arrays(candidates, centre)
     for name in ("a", "b"):
         np.testing.assert_array_equal(
             found[name], np.asarray(centre[name]) + np.asarray(offsets[name])
         )
-    for k in range(5):
-        one = candidates.offset_of(jax.tree.map(lambda x, k=k: x[k], candidates.each))
-        np.testing.assert_array_equal(one["a"], offsets["a"][k])
+
+
+def test_partners_of_a_pair_are_exactly_opposite_and_factors_are_known_by_few_numbers():
+    layout = Superposition(6, True, False, LowRank(1, "rademacher"))
+    candidates = layout.candidates(jax.random.key(0), LARGE, LARGE_SPREAD, 2)
+    assert candidates.known is None
+    offsets = candidates.map(lambda offset: offset)
+    assert isinstance(offsets["w"], Factors)
+    assert (offsets["w"].rows.shape, offsets["w"].columns.shape) == (
+        (6, 1, 9),
+        (6, 1, 11),
+    )
+    dense = jax.vmap(whole)(offsets)["w"]
+    np.testing.assert_array_equal(dense[:3], -dense[3:])
+    np.testing.assert_array_equal(np.abs(dense), 0.5)
 
 
 def test_only_so_many_offsets_exist_at_a_time():
-    candidates = Candidates(jnp.arange(7), jnp.float32, 3)
+    candidates = Listed(jnp.arange(7), jnp.float32, 3)
     weights = jnp.linspace(0, 1, 7)
     total = candidates.weighted_offset(weights, jnp.float32(0))
     assert float(total) == pytest.approx(float(weights @ np.arange(7.0)))

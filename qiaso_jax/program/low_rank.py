@@ -243,7 +243,12 @@ def _within(equation: Equation, operands: list[Any], note: Note) -> list[Any]:
     def carried(values):
         for value in values:
             if isinstance(value, Lazy):
-                note(value.leaf, equation, False, "it changes from iteration to iteration")
+                note(
+                    value.leaf,
+                    equation,
+                    False,
+                    "it changes from iteration to iteration",
+                )
         return list(map(_dense, values))
 
     def results(program, inputs):

@@ -11,7 +11,7 @@ import pytest
 from architectures import ARCHITECTURES
 
 import qiaso_jax
-from qiaso_jax.directions import draw
+from qiaso_jax.node_space.directions import draw
 from qiaso_jax.node_space.examples import bind_model
 from qiaso_jax.node_space.spaces import analyse, checked_space
 from qiaso_jax.node_space.superposed import number_drawn, superpose

@@ -97,7 +97,7 @@ def products_with_parts(p):
         x[:, :5] @ w[2],
         jnp.einsum("bi,i->b", x, w[:, 3]),
         jnp.einsum("i,bi->b", w[:, 3], x),
-        jnp.einsum("bi,i->bi", x, w[:, 3]) @ w if False else x[0] @ w[:, 1],
+        x[0] @ w[:, 1],
         jnp.einsum("bd,ad->b", x[:, :4], deep[:, 0, :, 0]),
         jnp.einsum("bd,ac->b", x[:, :4], deep[:, 0, :, 0]),
         jnp.einsum("bad,d->ba", jnp.stack([x[:, :4]] * 2, 1), deep[1, 2, :, 1]),
@@ -109,13 +109,17 @@ def products_with_parts(p):
 
 @factored
 def all_axes_contracted(p):
-    return jnp.tensordot(x_like(p)[:6, :5], p["w"]), jnp.tensordot(p["w"], p["w"].T)[()] if False else p["w"].sum()
+    return jnp.tensordot(x_like(p)[:6, :5], p["w"])
 
 
 @factored
 def two_axes_of_attention(p):
     h = jnp.einsum("bi,ihd->bhd", x_like(p), p["query"])
-    return h, jnp.einsum("bhd,hdi->bi", h, p["out"]), jnp.einsum("hdi,bi", p["out"], x_like(p))
+    return (
+        h,
+        jnp.einsum("bhd,hdi->bi", h, p["out"]),
+        jnp.einsum("hdi,bi", p["out"], x_like(p)),
+    )
 
 
 @factored
@@ -152,16 +156,6 @@ def under_vmap(p):
         return jnp.tanh(p["w"].T @ x), jnp.dot(x, p["square"])
 
     return jax.vmap(one)(x_like(p))
-
-
-@factored
-def product_in_wider_type(p):
-    return jax.lax.dot_general(
-        x_like(p).astype(jnp.float32),
-        p["w"].astype(jnp.float32),
-        (((1,), (0,)), ((), ())),
-        preferred_element_type=p["w"].dtype,
-    )
 
 
 @factored
@@ -211,14 +205,17 @@ def moved(p):
 @factored
 def slices_without_negative_indices(p):
     starts = jnp.int32(-2), jnp.int32(-1)
-    return jax.lax.dynamic_slice(
-        p["w"], starts, (2, 3), allow_negative_indices=False
-    )
+    return jax.lax.dynamic_slice(p["w"], starts, (2, 3), allow_negative_indices=False)
 
 
 @dense
 def rows_joined_with_columns(p):
-    return p["w"].reshape(30), p["w"].reshape(3, 10), jnp.ravel(p["kernel"]), p["deep"].reshape(2, 12, 5)
+    return (
+        p["w"].reshape(30),
+        p["w"].reshape(3, 10),
+        jnp.ravel(p["kernel"]),
+        p["deep"].reshape(2, 12, 5),
+    )
 
 
 @factored
@@ -235,13 +232,35 @@ def broadcast_and_used(p):
 def scaled(p):
     w = p["w"]
     size = jnp.sqrt(jnp.sum(w**2))
-    return [w * 3, 3 * w, w / 7, -w, w + 1, 1 - w, w - 1, w + x_like(p)[:6, :5], x_like(p)[:6, :5] - w, w / size, w * size, w - w.mean(), w * size.reshape(1, 1)[0, 0]]
+    return [
+        w * 3,
+        3 * w,
+        w / 7,
+        -w,
+        w + 1,
+        1 - w,
+        w - 1,
+        w + x_like(p)[:6, :5],
+        x_like(p)[:6, :5] - w,
+        w / size,
+        w * size,
+        w - w.mean(),
+        w * size.reshape(1, 1)[0, 0],
+    ]
 
 
 @factored
 def sums(p):
     w, deep = p["w"], p["deep"]
-    return [w.sum(), w.sum(0), w.sum(1, keepdims=True), w.mean(), deep.sum((0, 2)), deep.sum((1, 2, 3)), deep.sum((0, 1))]
+    return [
+        w.sum(),
+        w.sum(0),
+        w.sum(1, keepdims=True),
+        w.mean(),
+        deep.sum((0, 2)),
+        deep.sum((1, 2, 3)),
+        deep.sum((0, 1)),
+    ]
 
 
 @factored
@@ -258,7 +277,7 @@ def sums_of_squares(p):
         jnp.sum(deep**2, axis=(1, 2, 3)),
         jnp.sum(jnp.square(deep), axis=(0, 1)),
         jnp.sum((2 * w.T - 1) ** 2, axis=0),
-        jnp.sum(deep * deep, axis=()) if False else jnp.sum(deep * deep),
+        jnp.sum(deep * deep),
         jnp.linalg.norm(w),
         jnp.linalg.norm(w, axis=0),
         jnp.linalg.norm(w, axis=1, keepdims=True),
@@ -280,24 +299,50 @@ def deviation(p):
 
 @dense
 def absolute(p):
-    return jnp.sum(jnp.abs(p["w"])), jnp.max(p["w"]), jnp.prod(p["w"], axis=0), jnp.cumsum(p["w"], axis=1)
+    return (
+        jnp.sum(jnp.abs(p["w"])),
+        jnp.max(p["w"]),
+        jnp.prod(p["w"], axis=0),
+        jnp.cumsum(p["w"], axis=1),
+    )
 
 
 @dense
 def other_powers(p):
-    return jnp.sum(p["w"] ** 3), jnp.sum(p["w"] ** 2 * 2), jnp.exp(p["w"]), jnp.sum(jnp.sqrt(p["w"] ** 2)), jnp.sum(p["w"] ** 2.0)
+    return (
+        jnp.sum(p["w"] ** 3),
+        jnp.sum(p["w"] ** 2 * 2),
+        jnp.exp(p["w"]),
+        jnp.sum(jnp.sqrt(p["w"] ** 2)),
+        jnp.sum(p["w"] ** 2.0),
+    )
 
 
 @dense
 def products_of_squares(p):
-    return x_like(p) @ p["w"] ** 2, (p["w"] ** 2)[INDICES % 6], (p["w"] ** 2).T, p["w"] ** 2 - 1, 1 / p["w"] ** 2, p["w"] ** 2 * p["w"], (p["w"] ** 2) ** 2
+    return (
+        x_like(p) @ p["w"] ** 2,
+        (p["w"] ** 2)[INDICES % 6],
+        (p["w"] ** 2).T,
+        p["w"] ** 2 - 1,
+        1 / p["w"] ** 2,
+        p["w"] ** 2 * p["w"],
+        (p["w"] ** 2) ** 2,
+    )
 
 
 @dense
 def entries_scaled_differently(p):
     w = p["w"]
     mask = np.arange(30).reshape(6, 5) % 3 > 0
-    return w * mask, jnp.where(mask, w, 0.0), w / w, 1 / w, w / jnp.linalg.norm(w, axis=0)[None], w + jnp.arange(5.0, dtype=w.dtype)[None]
+    return (
+        w * mask,
+        jnp.where(mask, w, 0.0),
+        w / w,
+        1 / w,
+        w / jnp.linalg.norm(w, axis=0)[None],
+        w + jnp.arange(5.0, dtype=w.dtype)[None],
+    )
 
 
 # What is taken by indices.
@@ -459,7 +504,12 @@ def loops(p):
             lambda s: jnp.sum(s[1] @ p["square"]) + s[0] < 30, body, (0, h)
         ),
         jax.lax.fori_loop(0, 4, lambda i, h: jnp.tanh(h @ p["layers"][i]), h),
-        jax.lax.fori_loop(0, h.shape[0] % 4 + jnp.argmax(h[0]), lambda i, h: jnp.tanh(h @ p["stack"][i % 4]), h),
+        jax.lax.fori_loop(
+            0,
+            h.shape[0] % 4 + jnp.argmax(h[0]),
+            lambda i, h: jnp.tanh(h @ p["stack"][i % 4]),
+            h,
+        ),
     ]
 
 
@@ -476,7 +526,11 @@ def weights_carried(p):
         jax.lax.cond(p["w"][0, 0] > 0, lambda w: w, lambda w: -w, p["w"]),
         jax.lax.scan(lambda c, x: (c, x), 0, p["stack"])[1],
         jax.lax.scan(lambda c, w: (c + 1, jnp.sum(w)), 0, p["stack"] ** 2),
-        jax.lax.scan(lambda c, x: (c + jnp.sum(p["w"] ** 2) * x, p["w"] ** 2 + x), jnp.zeros((), p["w"].dtype), x_like(p)[0]),
+        jax.lax.scan(
+            lambda c, x: (c + jnp.sum(p["w"] ** 2) * x, p["w"] ** 2 + x),
+            jnp.zeros((), p["w"].dtype),
+            x_like(p)[0],
+        ),
     ]
 
 
@@ -494,7 +548,14 @@ def gradients_of_inputs(p):
 @factored
 def activations(p):
     h = x_like(p) @ p["w"]
-    return [jax.nn.silu(h), jax.nn.relu(h), jax.nn.gelu(h), jax.nn.logsumexp(h), jax.nn.softmax(h), jax.nn.one_hot(h.argmax(1), 5)]
+    return [
+        jax.nn.silu(h),
+        jax.nn.relu(h),
+        jax.nn.gelu(h),
+        jax.nn.logsumexp(h),
+        jax.nn.softmax(h),
+        jax.nn.one_hot(h.argmax(1), 5),
+    ]
 
 
 @dense
