@@ -12,6 +12,7 @@ from qiaso_jax.factorised.kernel import (
     FactorisedState,
     factorised_qiaso,
 )
+from qiaso_jax.low_rank_listing import LowRankSite, low_rank_sites
 from qiaso_jax.node_space.kernel import NodeInfo, NodeState, node_qiaso
 from qiaso_jax.node_space.listing import node_sites
 from qiaso_jax.search.ask_tell import Best, ask, best_so_far, tell
@@ -32,6 +33,7 @@ __all__ = [
     "FactorisedInfo",
     "FactorisedState",
     "LowRank",
+    "LowRankSite",
     "MinimizeResult",
     "MinimizeStatus",
     "NodeInfo",
@@ -48,6 +50,7 @@ __all__ = [
     "flax",
     "gaussian_tunnelling",
     "low_rank",
+    "low_rank_sites",
     "minimize",
     "node_qiaso",
     "node_sites",

@@ -137,7 +137,7 @@ def candidate_losses(
         offsets = jax.tree.leaves(offset, is_leaf=is_factors)
         if not any(map(is_factors, offsets)):
             return loss(displaced(centre, offset))
-        return _factored_loss(loss, centre, offsets)
+        return factored_loss(loss, centre, offsets)
 
     if groups == 1:
         return candidates.map(lambda offset: loss_at(offset, objective.kwargs))
@@ -147,10 +147,20 @@ def candidate_losses(
     )
 
 
-def _factored_loss(
-    loss: Callable[[PyTree], Any], centre: PyTree, offsets: Sequence[Any]
+def factored_loss(
+    loss: Callable[[PyTree], Any],
+    centre: PyTree,
+    offsets: Sequence[Any],
+    note: low_rank.Note = low_rank.unheard,
 ) -> jax.Array:
-    """The loss at a centre with low-rank offsets, without their sum."""
+    """The loss at a centre with low-rank offsets, without their sum.
+
+    Args:
+      loss: of parameters.
+      centre: μ.
+      offsets: of its leaves, arrays or ``Factors``.
+      note: hears which leaf enters which operation.
+    """
     leaves, treedef = jax.tree.flatten(centre)
     program = flatten(
         lambda *leaves: [loss(treedef.unflatten(leaves))], *leaves, effects=True
@@ -159,7 +169,7 @@ def _factored_loss(
         perturbed(leaf, offset, i)
         for i, (leaf, offset) in enumerate(zip(leaves, offsets, strict=True))
     ]
-    return low_rank.evaluate(program, inputs)[0]
+    return low_rank.evaluate(program, inputs, note)[0]
 
 
 def evaluated(

@@ -20,7 +20,6 @@ from qiaso_jax.node_space.spaces import (
     analyse,
     checked_space,
     mixing,
-    operation,
 )
 from qiaso_jax.program.chains import kind
 from qiaso_jax.program.equations import Environment, Program, evaluate
@@ -202,7 +201,7 @@ def _left_out(params: PyTree, moves: PyTree) -> list[tuple[Any, Any, str]]:
 
 def _reason(analysis: Analysis, site: Site, where: str, leaf: int) -> str:
     sites = analysis.sites
-    statistics = ", ".join(sorted({operation(e) for e in analysis.held.statistics}))
+    statistics = ", ".join(sorted({e.operation for e in analysis.held.statistics}))
     if where != "weights":
         if not sites.statistics:
             return ""
@@ -218,7 +217,7 @@ def _reason(analysis: Analysis, site: Site, where: str, leaf: int) -> str:
         return "asked for"
     if site.enters is None:
         return "it enters the losses as it is"
-    return f"it enters {operation(site.enters)}, which is not linear in it"
+    return f"it enters {site.enters.operation}, which is not linear in it"
 
 
 def _why_fixed(program: Program, leaf: int) -> str:

@@ -150,14 +150,8 @@ def mixing(equation: Equation | None) -> str:
     if equation is None:
         return "its noise in one example would reach the losses of others"
     return (
-        f"{operation(equation)} brings its noise in one example to the losses of others"
+        f"{equation.operation} brings its noise in one example to the losses of others"
     )
-
-
-def operation(equation: Equation) -> str:
-    """An equation, with where it is in the user's code."""
-    where = f" ({equation.source})" if equation.source else ""
-    return f"{equation.name}{where}"
 
 
 def _refuse_unfit(model: Model, wanted: Mapping[str, str], sites: Sites) -> None:

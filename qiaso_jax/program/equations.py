@@ -72,6 +72,12 @@ class Equation:
         return self.primitive.name
 
     @property
+    def operation(self) -> str:
+        """The name, with where it is in the user's code."""
+        where = f" ({self.source})" if self.source else ""
+        return f"{self.name}{where}"
+
+    @property
     def inner(self) -> tuple["Program", ...]:
         """The programs within: the body of a loop, or all bodies."""
         return self.bodies if self.loop is None else (self.loop.body,)

@@ -34,26 +34,30 @@ Note = Callable[[int, Equation, bool, str], None]
 """Hears which leaf enters which operation, whether as factors, and else why not."""
 
 
-def _unheard(leaf: int, equation: Equation, factored: bool, why: str) -> None:
+def unheard(leaf: int, equation: Equation, factored: bool, why: str) -> None:
+    """For those who do not listen."""
     del leaf, equation, factored, why
 
 
 def evaluate(
-    program: Program, inputs: Sequence[Any], note: Note = _unheard
+    program: Program, inputs: Sequence[Any], note: Note = unheard
 ) -> list[jax.Array]:
     """The results of a program, some of whose inputs are perturbed."""
-    return list(map(_dense, _run(program, inputs, note)))
+    own = [True] * len(inputs)
+    return list(map(_dense, _run(program, inputs, own, note)))
 
 
 def _dense(value: Any) -> Any:
     return value.dense() if isinstance(value, Lazy) else value
 
 
-def _run(program: Program, inputs: Iterable[Any], note: Note) -> list[Any]:
+def _run(
+    program: Program, inputs: Iterable[Any], are_own: Sequence[bool], note: Note
+) -> list[Any]:
     values: dict[Variable, Any] = dict(program.constants)
     values.update(zip(program.inputs, inputs, strict=True))
     # What depends on a candidate, and so has an axis of them under vmap.
-    own = {v for v in program.inputs if isinstance(values[v], Perturbed)}
+    own = {v for v, is_own in zip(program.inputs, are_own, strict=True) if is_own}
 
     def read(atom: Atom) -> Any:
         return values[atom] if isinstance(atom, Variable) else atom.val
@@ -76,7 +80,7 @@ def _applied(
         return bind(equation, operands)
     leaves = {x.leaf for x in lazy}
     if equation.loop is not None or equation.bodies:
-        return _within(equation, operands, note)
+        return _within(equation, operands, shared, note)
     try:
         if equation.primitive in _PRODUCTS:
             results = _PRODUCTS[equation.primitive](equation, operands, shared)
@@ -237,7 +241,9 @@ def _convolved(equation: Equation, operands: list[Any], shared: list[bool]):
     return [convolved(image, kernel.base, kernel.rows, kernel.columns)]
 
 
-def _within(equation: Equation, operands: list[Any], note: Note) -> list[Any]:
+def _within(
+    equation: Equation, operands: list[Any], shared: list[bool], note: Note
+) -> list[Any]:
     """Operations that have programs of their own."""
 
     def carried(values):
@@ -251,23 +257,31 @@ def _within(equation: Equation, operands: list[Any], note: Note) -> list[Any]:
                 )
         return list(map(_dense, values))
 
-    def results(program, inputs):
-        return list(map(_dense, _run(program, inputs, note)))
+    own = [not x for x in shared]
+
+    def results(program, inputs, own):
+        return list(map(_dense, _run(program, inputs, own, note)))
 
     if equation.loop is not None:
-        return _scanned(equation, operands, carried, results)
+        return _scanned(equation, operands, own, carried, results)
     if equation.name == "cond":
         index, *others = operands
-        return jax.lax.switch(
-            _dense(index),
-            [lambda body=body: results(body, others) for body in equation.bodies],
-        )
+        branches = [
+            lambda body=body: results(body, others, own[1:]) for body in equation.bodies
+        ]
+        return jax.lax.switch(_dense(index), branches)
     condition, body = equation.bodies
     start = equation.params["cond_nconsts"]
     end = start + equation.params["body_nconsts"]
+    state_is_own = [True] * (len(operands) - end)
+
+    def with_state(program, start, end, state):
+        own_inputs = [*own[start:end], *state_is_own]
+        return results(program, [*operands[start:end], *state], own_inputs)
+
     return jax.lax.while_loop(
-        lambda state: results(condition, [*operands[:start], *state])[0],
-        lambda state: results(body, [*operands[start:end], *state]),
+        lambda state: with_state(condition, 0, start, state)[0],
+        lambda state: with_state(body, start, end, state),
         carried(operands[end:]),
     )
 
@@ -275,11 +289,14 @@ def _within(equation: Equation, operands: list[Any], note: Note) -> list[Any]:
 def _scanned(
     equation: Equation,
     operands: list[Any],
+    own: list[bool],
     carried: Callable[[list[Any]], list[Any]],
-    results: Callable[[Program, list[Any]], list[Any]],
+    results: Callable[[Program, list[Any], list[bool]], list[Any]],
 ) -> list[Any]:
     loop = equation.loop
     assert loop is not None
+    own_constants, own_carry, own_stacked = loop.apart(own)
+    own = [*own_constants, *[True] * len(own_carry), *own_stacked]
     constants, carry, stacked = loop.apart(operands)
     stacked = [x.dense() if isinstance(x, Squared) else x for x in stacked]
     slices = [perturbed.slices(x) if isinstance(x, Perturbed) else x for x in stacked]
@@ -289,7 +306,7 @@ def _scanned(
             perturbed.sliced_along(x, one) if isinstance(x, Perturbed) else one
             for x, one in zip(stacked, slices, strict=True)
         ]
-        outputs = results(loop.body, [*constants, *carry, *inputs])
+        outputs = results(loop.body, [*constants, *carry, *inputs], own)
         return outputs[: loop.num_carry], outputs[loop.num_carry :]
 
     final, ys = jax.lax.scan(
