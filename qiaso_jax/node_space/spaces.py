@@ -174,7 +174,7 @@ def _refuse_unfit(model: Model, wanted: Mapping[str, str], sites: Sites) -> None
         asked = wanted[path] in ("node", "example")
         entering = [s.enters for s in sites.sites if leaf in s.leaves]
         if asked and entering and leaf not in in_node_space:
-            through = operation(entering[0]) if entering[0] else "the losses"
+            through = entering[0].operation if entering[0] else "the losses"
             raise ValueError(
                 f"space={wanted[path]!r} is not valid for the parameter {path!r}: it "
                 f"enters {through}, which is not linear in it. Ask for 'weights' or "
