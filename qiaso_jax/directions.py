@@ -401,7 +401,7 @@ def normal_directions(key: jax.Array, stacked: PyTree, count: int) -> PyTree:
     ones = jax.tree.map(lambda x: jnp.ones((), _real(x.dtype)), like)
     directions = Directions(like, ones, "gaussian")
     each = directions.known(key, 0, count)
-    return jax.vmap(lambda one: directions.offset(one, 1))(each)
+    return jax.vmap(lambda one: directions.offset(one, 1), axis_size=count)(each)
 
 
 def _real(dtype: Any) -> Any:

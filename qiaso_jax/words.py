@@ -108,7 +108,7 @@ def normals(pair: Pair, size: int, dtype: Any) -> jax.Array:
     """Standard normals of a real dtype by inversion, ``[rows, size]``.
 
     Of 2²⁴ quantiles (of 2⁵³ in double precision), which lie symmetrically about 0 and
-    as far as 5.4 (8.2).
+    as far as 5.4 (8.3).
 
     Args:
       pair: of ``pairs_of_normals(size, dtype)``.

@@ -192,7 +192,7 @@ def test_a_scalar_spread_is_that_of_all_leaves():
     key = jax.random.key(0)
     each = {"w": jnp.full((2, 3), 0.5), "b": jnp.full(2, 0.5)}
     for one, other in zip(
-        jax.tree.leaves(layout.offsets(key, PARAMS, 0.5)),
+        jax.tree.leaves(layout.offsets(key, PARAMS, spread(0.5, jnp.int32(0), PARAMS))),
         jax.tree.leaves(layout.offsets(key, PARAMS, each)),
         strict=True,
     ):

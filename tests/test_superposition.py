@@ -52,7 +52,7 @@ def test_what_is_read_out_is_the_weighted_sum_of_all_offsets(number, kind):
             layout = Superposition(number, antithetic, keeps_centre, kind)
             key = jax.random.key(1)
             offsets = jax.vmap(whole)(layout.offsets(key, like, LARGE_SPREAD))
-            for batch_size in {None, 1, 2, 5, number} - {number - 1}:
+            for batch_size in (None, 1, 5) if number == 7 else (None, 2):
                 candidates = layout.candidates(key, like, LARGE_SPREAD, batch_size)
                 total = jax.jit(candidates.weighted_offset)(weights, like)
                 for name in ("w", "b"):
@@ -140,14 +140,14 @@ def test_offsets_are_known_or_drawn_when_they_are_needed(batch_size, are_known):
 def test_partners_of_a_pair_are_exactly_opposite_and_factors_are_known_by_few_numbers():
     layout = Superposition(6, True, False, LowRank(1, "rademacher"))
     candidates = layout.candidates(jax.random.key(0), LARGE, LARGE_SPREAD, 2)
-    assert candidates.known is None
+    assert sum(x.size for x in candidates.known) < 102
     offsets = candidates.map(lambda offset: offset)
     assert isinstance(offsets["w"], Factors)
     assert (offsets["w"].rows.shape, offsets["w"].columns.shape) == (
         (6, 1, 9),
         (6, 1, 11),
     )
-    dense = jax.vmap(whole)(offsets)["w"]
+    dense = np.asarray(jax.vmap(lambda one: one.dense(jnp.float32))(offsets["w"]))
     np.testing.assert_array_equal(dense[:3], -dense[3:])
     np.testing.assert_array_equal(np.abs(dense), 0.5)
 

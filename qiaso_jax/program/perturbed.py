@@ -72,10 +72,15 @@ class Perturbed:
 
 @dataclasses.dataclass(frozen=True)
 class Squared:
-    """``base − of.base² + of²``, of which sums may be wanted."""
+    """``of² + more``, of which sums may be wanted; ``more`` is an array."""
 
     of: Perturbed
-    base: Any
+    more: Any = 0.0
+
+    @property
+    def base(self) -> Any:
+        """What all candidates share."""
+        return self.of.base * self.of.base + self.more
 
     @property
     def leaf(self) -> int:
@@ -84,8 +89,7 @@ class Squared:
 
     def dense(self) -> jax.Array:
         """The value as an array."""
-        moved = self.of.dense() - self.of.base
-        return self.base + moved * (2 * self.of.base + moved)
+        return self.of.dense() ** 2 + self.more
 
 
 Lazy = Perturbed | Squared
@@ -257,7 +261,7 @@ def _negated(equation: Equation, operands: Sequence[Any]) -> list[Any]:
 def _multiplied(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     left, right = operands
     if left is right and isinstance(left, Perturbed):
-        return [Squared(left, bind(equation, [left.base, left.base])[0])]
+        return [Squared(left)]
     value, factor = (left, right) if isinstance(left, Perturbed) else (right, left)
     return _scaled(equation, value, factor, operator.mul)
 
@@ -294,20 +298,21 @@ def _added(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     value = left if isinstance(left, Lazy) else right
     if equation.outputs[0].aval.shape != value.base.shape:
         raise Dense("its operands are of different shapes")
-    base = bind(equation, [value.base if x is value else x for x in operands])[0]
-    moved = dataclasses.replace(value, base=base)
-    if equation.name != "sub" or value is left:
-        return [moved]
+    subtracted = equation.name == "sub" and value is right
     if isinstance(value, Squared):
-        raise Dense("it subtracts the square of a weight")
-    return [dataclasses.replace(moved, rows=-value.rows)]
+        if equation.name == "sub":
+            raise Dense("it is the square of a weight")
+        return [Squared(value.of, value.more + (right if value is left else left))]
+    base = bind(equation, [value.base if x is value else x for x in operands])[0]
+    rows = -value.rows if subtracted else value.rows
+    return [dataclasses.replace(value, base=base, rows=rows)]
 
 
 def _squared(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     value = _only(operands)
     if equation.params.get("y", 2) != 2:
         raise Dense("it is a power other than the square")
-    return [Squared(value, _same(equation, value.base))]
+    return [Squared(value)]
 
 
 def _sliced(equation: Equation, operands: Sequence[Any]) -> list[Any]:

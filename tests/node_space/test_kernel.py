@@ -14,9 +14,9 @@ import pytest
 import scipy.stats
 
 from qiaso_jax._trees import is_inexact
-from qiaso_jax.words import packed_bits
 from qiaso_jax.node_space.examples import telling_examples
 from qiaso_jax.node_space.kernel import amplify, node_qiaso, pair_weights
+from qiaso_jax.words import packed_bits
 
 SIZES = (6, 8, 7, 3)
 

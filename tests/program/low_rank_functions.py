@@ -516,7 +516,7 @@ def loops(p):
 @dense
 def weights_carried(p):
     def body(carry, x):
-        w, other = carry
+        w, _ = carry
         return (0.9 * w, w), x @ w
 
     return [

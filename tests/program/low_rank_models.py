@@ -130,7 +130,7 @@ class Nnx(nnx.Module):
         self.norm = nnx.BatchNorm(16, rngs=rngs)
         self.linear = nnx.Linear(16, 24, rngs=rngs)
         self.attention = nnx.MultiHeadAttention(4, 24, rngs=rngs, decode=False)
-        self.embed = nnx.Embed(30, 24, rngs=rngs)
+        self.embed = nnx.Embed(30, 24, param_dtype="float64", rngs=rngs)
         self.dropout = nnx.Dropout(0.2, rngs=rngs)
         self.heads = nnx.LinearGeneral(24, (4, 6), rngs=rngs)
 

@@ -226,7 +226,10 @@ def test_effects_of_a_loss_are_those_of_dense_candidates(batch_size):
     assert counts == counts_of_effects("rademacher", batch_size)
 
 
-WIDE = {"a": jnp.full((512, 512), 0.01), "layers": jnp.full((4, 256, 256), 0.01)}
+WIDE = {
+    "a": jnp.full((512, 512), jnp.float32(0.01)),
+    "layers": jnp.full((4, 256, 256), jnp.float32(0.01)),
+}
 
 
 def deep(params, x):
