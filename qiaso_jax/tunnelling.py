@@ -45,18 +45,19 @@ class Tunnelling(NamedTuple):
           key: PRNG key.
           step: t.
           offsets: δ, leading axis K.
-          log_amplitudes: log p, shape ``[K]``; the most probable candidate stays.
-          losses: ℓ(θ_k), shape ``[K]``, seen by the gate.
+          log_amplitudes: log p, shape ``[K]``, or ``[G, K]`` of several groups; the
+            most probable candidate of each stays.
+          losses: ℓ(θ_k), of that shape, seen by the gate.
 
         Returns:
           The new offsets, and how many have moved.
         """
         which_key, noise_key = jax.random.split(key)
-        num_candidates = log_amplitudes.shape[0]
         moved = jax.random.bernoulli(
-            which_key, self.probability(step), (num_candidates,)
+            which_key, self.probability(step), log_amplitudes.shape
         )
-        moved &= jnp.arange(num_candidates) != jnp.argmax(log_amplitudes)
+        best = jnp.argmax(log_amplitudes, axis=-1)
+        moved &= ~jax.nn.one_hot(best, log_amplitudes.shape[-1], dtype=bool)
         factor = self.epsilon * self.sigma * jnp.ones_like(losses)
         if self.gate is not None:
             # A loss that overflowed counts as the highest there is.
@@ -66,7 +67,7 @@ class Tunnelling(NamedTuple):
         factor = jnp.where(moved, factor, 0)
 
         def jumped(offsets):
-            noise = normal_directions(noise_key, offsets, num_candidates)
+            noise = normal_directions(noise_key, offsets, factor.size)
 
             def move(offset, noise):
                 each = factor.reshape(-1, *[1] * (offset.ndim - 1))

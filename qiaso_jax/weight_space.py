@@ -41,7 +41,7 @@ def qiaso(
     tunnelling: Tunnelling | None = None,
     optimizer: optax.GradientTransformation | None = None,
     mask: Mask = None,
-    groups: int = 1,
+    groups: int | None = None,
     batch_argnames: BatchArgnames = None,
     has_aux: bool = False,
     candidate_batch_size: int | None = None,
@@ -105,7 +105,7 @@ def qiaso(
       mask: which leaves move: a pytree (prefix) of booleans, or a function of the
         parameters that returns one. ``value_fn`` sees the others as they are; they are
         not perturbed, stored or moved.
-      groups: G ≥ 1. Each group of K candidates has directions and probabilities of its
+      groups: G ≥ 1, ``None`` for one. Each group of K candidates has directions and probabilities of its
         own and sees 1/G of the minibatch, so that G·K candidates cost as many
         evaluations of examples as K do; the centre moves by the mean displacement of
         the groups that had a finite loss.
@@ -166,7 +166,7 @@ def qiaso(
         candidate_batch_size=candidate_batch_size,
         groups=groups,
     )
-    groups = _arguments.positive_int("groups", groups)
+    groups = 1 if groups is None else _arguments.positive_int("groups", groups)
     num_candidates = _arguments.positive_int("num_candidates", num_candidates)
     collapse_every = _arguments.positive_int("collapse_every", collapse_every)
     if candidate_batch_size is not None:
