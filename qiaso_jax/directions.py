@@ -6,6 +6,7 @@ run of numbers in one go, and any of them can be drawn again without the others.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -85,6 +86,35 @@ def low_rank(
     return LowRank(rank, factors)
 
 
+def summed_in_runs(
+    summed: Callable[[jax.Array, jax.Array], jax.Array],
+    known: jax.Array,
+    weights: jax.Array,
+    at_a_time: int,
+) -> jax.Array:
+    """``summed(known, weights)`` of so many directions at a time, added up."""
+    whole = len(known) // at_a_time * at_a_time
+    if whole < 2 * at_a_time:
+        whole = 0 if len(known) < at_a_time else at_a_time
+    parts = []
+    if whole == at_a_time:
+        parts.append(summed(known[:whole], weights[:whole]))
+    elif whole:
+        runs = tuple(
+            x[:whole].reshape(-1, at_a_time, *x.shape[1:]) for x in (known, weights)
+        )
+        like = jax.eval_shape(summed, known[:1], weights[:1])
+        total, _ = jax.lax.scan(
+            lambda total, run: (total + summed(*run), None),
+            jnp.zeros(like.shape, like.dtype),
+            runs,
+        )
+        parts.append(total)
+    if whole < len(known):
+        parts.append(summed(known[whole:], weights[whole:]))
+    return sum(parts[1:], start=parts[0])
+
+
 Kind = Literal["gaussian", "rademacher"] | LowRank
 
 
@@ -106,14 +136,14 @@ class _OfLeaf(Protocol):
 
     Attributes:
       num_pairs: of one direction.
-      num_ready: how many numbers one direction is that is ready.
+      num_known: how many numbers one direction is known by.
     """
 
     @property
     def num_pairs(self) -> int: ...
 
     @property
-    def num_ready(self) -> int: ...
+    def num_known(self) -> int: ...
 
     def known(self, pair: Pair) -> jax.Array:
         """What is kept of directions: of pairs of shape ``[rows, num_pairs]`` each."""
@@ -141,7 +171,7 @@ class _Normal(NamedTuple):
         return pairs_of_normals(math.prod(self.shape), self.dtype)
 
     @property
-    def num_ready(self) -> int:
+    def num_known(self) -> int:
         return math.prod(self.shape)
 
     def known(self, pair: Pair) -> jax.Array:
@@ -173,7 +203,7 @@ class _Signs(NamedTuple):
         return pairs_of_signs(self.shape)
 
     @property
-    def num_ready(self) -> int:
+    def num_known(self) -> int:
         return 2 * self.num_pairs
 
     def known(self, pair: Pair) -> jax.Array:
@@ -188,21 +218,11 @@ class _Signs(NamedTuple):
     def weighted_sum(self, known: jax.Array, weights: jax.Array) -> jax.Array:
         weights = weights.astype(jnp.promote_types(self.dtype, weights.dtype))
 
-        def added(total, words, weights):
-            for one, weight in zip(words, weights, strict=True):
-                total = total + self.offset(one, weight)
-            return total
+        def summed(words, weights):
+            terms = map(self.offset, words, weights)
+            return sum(terms, start=jnp.zeros(self.shape, weights.dtype))
 
-        total = jnp.zeros(self.shape, weights.dtype)
-        whole = len(known) // UNROLLED * UNROLLED
-        if whole:
-            chunks = (
-                x[:whole].reshape(-1, UNROLLED, *x.shape[1:]) for x in (known, weights)
-            )
-            total, _ = jax.lax.scan(
-                lambda t, x: (added(t, *x), None), total, tuple(chunks)
-            )
-        return added(total, known[whole:], weights[whole:])
+        return summed_in_runs(summed, known, weights, UNROLLED)
 
 
 class _LowRank(NamedTuple):
@@ -226,8 +246,8 @@ class _LowRank(NamedTuple):
         return sum(part.num_pairs for part in self._parts)
 
     @property
-    def num_ready(self) -> int:
-        return sum(math.prod(part.shape) for part in self._parts)
+    def num_known(self) -> int:
+        return 2 * self.num_pairs
 
     def known(self, pair: Pair) -> jax.Array:
         return jnp.concatenate(pair, axis=1)
@@ -254,7 +274,15 @@ class _LowRank(NamedTuple):
         return Factors(one.rows, factor.astype(one.columns.dtype) * one.columns)
 
     def weighted_sum(self, known: jax.Array, weights: jax.Array) -> jax.Array:
-        return factors.weighted_sum(weights, self.ready(known))
+        # Factors, of some at a time, are to be fewer numbers than the matrix.
+        numbers = sum(math.prod(part.shape) for part in self._parts)
+        at_a_time = max(1, math.prod(self.shape) // (4 * numbers))
+        return summed_in_runs(
+            lambda known, weights: factors.weighted_sum(weights, self.ready(known)),
+            known,
+            weights,
+            at_a_time,
+        )
 
 
 class _Complex(NamedTuple):
@@ -267,8 +295,8 @@ class _Complex(NamedTuple):
         return self.parts.num_pairs
 
     @property
-    def num_ready(self) -> int:
-        return self.parts.num_ready
+    def num_known(self) -> int:
+        return self.parts.num_known
 
     def known(self, pair: Pair) -> jax.Array:
         return self.parts.known(pair)
@@ -370,8 +398,8 @@ class Directions(NamedTuple):
 
     @property
     def num_affordable(self) -> int:
-        """How many directions, when ready, are as many numbers as there are weights."""
-        return self._size // max(1, sum(leaf.num_ready for leaf in self._each()))
+        """How many directions are known by as many numbers as there are weights."""
+        return self._size // max(1, sum(leaf.num_known for leaf in self._each()))
 
     def are_small(self, count: int) -> bool:
         """Whether ``count`` directions are known by less than half the weights."""

@@ -117,7 +117,7 @@ class Listed(NamedTuple):
             each, data = one
             return self._replace(each=each).map(lambda offset: fun(offset, data))
 
-        each = jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), self.each)
+        each = jax.tree.map(lambda x: _cut(x, groups), self.each)
         results = _mapped(of_group, (each, data), _groups_at_a_time(self, groups))
         return jax.tree.map(_flat, results)
 
@@ -150,7 +150,18 @@ def _groups_at_a_time(candidates: Candidates, groups: int) -> int | None:
 
 def _flat(x: jax.Array) -> jax.Array:
     """The first two axes as one."""
-    return x.reshape(-1, *x.shape[2:])
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+
+def _cut(x: jax.Array, groups: int) -> jax.Array:
+    """The first axis as groups of equal length."""
+    return x.reshape(groups, x.shape[0] // groups, *x.shape[1:])
+
+
+def _run_length(number: int, at_most: int) -> int:
+    """How many of ``number`` are gone through at a time: if possible, none is left."""
+    divisor = max(d for d in range(1, min(number, at_most) + 1) if number % d == 0)
+    return divisor if 3 * divisor >= 2 * min(number, at_most) else at_most
 
 
 def _sum(weights: jax.Array, leaf: jax.Array, offsets: Any) -> jax.Array:
@@ -295,6 +306,7 @@ class Drawn(NamedTuple):
         members, signs = self.superposition.members, self.superposition.signs
         size = max(1, (self.batch_size or self.number) // len(signs))
         shared = sum(sign == signs[-1] for _, sign in members)
+        size = _run_length(max(1, shared), size)
         num_runs = shared // size
         if self.batch_size is None and shared * len(signs) < self.number:
             num_runs = 0  # a candidate without a partner is none to compile fun for
@@ -326,9 +338,7 @@ class Drawn(NamedTuple):
             group = self._replace(superposition=alone, known=known, first=first)
             return group.map(lambda offset: fun(offset, data))
 
-        known = jax.tree.map(
-            lambda x: x.reshape(layout.groups, -1, *x.shape[1:]), self.known
-        )
+        known = jax.tree.map(lambda x: _cut(x, layout.groups), self.known)
         each = (jnp.arange(layout.groups), known, data)
         results = _mapped(of_group, each, _groups_at_a_time(self, layout.groups))
         return jax.tree.map(_flat, results)
@@ -375,6 +385,7 @@ class Drawn(NamedTuple):
         each = each.at[:, units].add(signed).reshape(-1)
         at_a_time = (self.batch_size or self.number) // len(layout.signs)
         size = max(1, at_a_time, directions.num_affordable)
+        size = _run_length(each.shape[0], size)
         num_runs, rest = divmod(each.shape[0], size)
 
         def added(total, start, count):
