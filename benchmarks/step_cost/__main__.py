@@ -100,7 +100,9 @@ def main(command: Command) -> None:
     scaling: dict[str, Any] = {}
     if "mlp" in command.networks:
         scaling = tables.of_scaling(*command.sizes("mlp"), command.limits)
-    batch_sizes = {name: command.sizes(name)[0] for name in command.networks}
+    batch_sizes: dict[NetworkName, int] = {
+        name: command.sizes(name)[0] for name in command.networks
+    }
     content = {
         "command": "python -m benchmarks.step_cost",
         "settings": settings,

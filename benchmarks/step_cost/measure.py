@@ -44,6 +44,7 @@ class Program(NamedTuple):
     def measured(self, state: Any) -> tuple[Any, float]:
         """The next state, and the seconds of one step: the mean over the job's."""
         start = time.perf_counter()
+        result = None
         for _ in range(self.job.steps):
             result = self.call(state, self.job.batch)
             state = result if self.job.carries else state

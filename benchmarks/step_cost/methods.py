@@ -98,9 +98,9 @@ def adam(model: Model) -> Job:
 
 
 def gradient_free_step(
-    tx: optax.GradientTransformationExtraArgs, value_fn: Callable[..., jax.Array]
+    tx: Any, value_fn: Callable[..., jax.Array]
 ) -> Callable[[Any, Batch], Any]:
-    """``step((params, state), batch)`` of one of ours."""
+    """``step((params, state), batch)`` of a transformation that needs no gradient."""
 
     def step(state: Any, batch: Batch) -> Any:
         params, inner = state
@@ -112,7 +112,7 @@ def gradient_free_step(
 
 def gradient_free(
     model: Model,
-    tx: optax.GradientTransformationExtraArgs,
+    tx: Any,
     value_fn: Callable[..., jax.Array],
     steps: int = 1,
 ) -> Job:

@@ -45,7 +45,8 @@ def page(settings: Mapping[str, Any], content: Mapping[str, Any], met: str) -> s
         ]
         for number, rows in found["candidates"].items():
             parts += [f"### K = {number}", "", of_methods(rows)]
-    parts += ["## Memory at equal chunks", "", of_memory(content["memory"])]
+    if content["memory"]:
+        parts += ["## Memory at equal chunks", "", of_memory(content["memory"])]
     parts += ["## Exponents", "", of_exponents(content["exponents"])]
     return "\n".join([*parts, "Written by `python -m benchmarks.step_cost`.", ""])
 
@@ -84,7 +85,7 @@ def of_memory(memory: Mapping[str, Any]) -> str:
         [name, *(f"{each / MIB:.2f}" for each in found["bytes"].values())]
         for name, found in memory.items()
     ]
-    numbers = next(iter(memory.values()))["bytes"] if memory else ()
+    numbers = next(iter(memory.values()))["bytes"]
     return table(["MiB", *(f"K = {number}" for number in numbers)], rows, numbers=True)
 
 
