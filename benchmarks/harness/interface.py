@@ -12,6 +12,7 @@ import optax
 from benchmarks.harness.networks import Batch, cross_entropy
 
 Ablation = Literal["superposition", "kl", "tunnelling"]
+DirectionsName = Literal["gaussian", "rademacher", "low_rank"]
 
 
 class Setting(NamedTuple):
@@ -27,6 +28,9 @@ class Setting(NamedTuple):
     label_smoothing: float = 0.0
     without: Ablation | None = None
     candidate_batch_size: int | None = None
+    directions: DirectionsName = "gaussian"
+    rank: int = 1
+    groups: int = 1
 
     @property
     def learning_rate(self) -> optax.Schedule:

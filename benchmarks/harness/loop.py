@@ -151,6 +151,9 @@ def _setting(
         total_steps=0,
         label_smoothing=experiment.label_smoothing,
         without=experiment.without,
+        directions=experiment.directions or "gaussian",
+        rank=experiment.rank or 1,
+        groups=experiment.groups or 1,
     )
     cost = optimizers.sample_forwards(experiment.optimizer, setting, batch_norm)
     epochs = experiment.epochs

@@ -17,13 +17,19 @@ import jax
 import optax
 
 from benchmarks.harness import evolution, transformations
-from benchmarks.harness.interface import Objective, Optimizer, Setting, State
+from benchmarks.harness.interface import (
+    DirectionsName,
+    Objective,
+    Optimizer,
+    Setting,
+    State,
+)
 from benchmarks.harness.networks import Batch, Network
 
 OptimizerName = Literal[
     "sgd", "momentum", "adam", "nadam", "rmsprop", "adamw", "lion", "sophia", "muon",
     "cma-es", "sep-cma-es", "open-es", "snes", "pgpe",
-    "qiaso-paper", "qiaso", "node-qiaso", "hybrid", "hybrid-muon",
+    "qiaso-paper", "qiaso", "qiaso-low-rank", "node-qiaso", "hybrid", "hybrid-muon",
 ]  # fmt: skip
 NAMES: tuple[str, ...] = get_args(OptimizerName)
 
@@ -44,7 +50,8 @@ class Entry(NamedTuple):
     ``tunes`` names the one number of this optimizer that is tuned, ``grid`` the five
     values that are tried. ``sample_forwards(setting)`` is the cost of one step per
     example, without the pass that refreshes batch statistics. ``examples`` is the
-    default share of a minibatch that candidates see, None where it is not a setting.
+    default share of a minibatch that candidates see, None where it is not a setting;
+    ``directions`` likewise how candidates are drawn.
     """
 
     make: Callable[[Objective, Setting, Any], Optimizer]
@@ -54,6 +61,7 @@ class Entry(NamedTuple):
     has_candidates: bool = True
     sample_forwards: Callable[[Setting], float] = lambda setting: setting.num_candidates
     examples: float | None = None
+    directions: DirectionsName | None = None
 
 
 def build(
@@ -214,7 +222,12 @@ REGISTRY: dict[str, Entry] = {
     "snes": _evolution(evolution.snes, _SIGMAS, "sigma"),
     "pgpe": _evolution(evolution.pgpe, _MIDDLE),
     "qiaso-paper": _candidates(transformations.qiaso_paper, _SIGMAS, "sigma"),
-    "qiaso": _candidates(transformations.qiaso, _MIDDLE),
+    "qiaso": _candidates(transformations.qiaso, _MIDDLE)._replace(
+        directions="gaussian"
+    ),
+    "qiaso-low-rank": _candidates(transformations.qiaso, _MIDDLE)._replace(
+        directions="low_rank"
+    ),
     "node-qiaso": _candidates(
         transformations.node_qiaso, _SMALL, value_fn_of=losses
     )._replace(sample_forwards=_node_sample_forwards, examples=0.25),

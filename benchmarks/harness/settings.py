@@ -20,7 +20,7 @@ from benchmarks.cli import (
     require_some,
 )
 from benchmarks.harness.data import DatasetName
-from benchmarks.harness.interface import Ablation
+from benchmarks.harness.interface import Ablation, DirectionsName
 from benchmarks.harness.networks import InitName, NetworkName
 from benchmarks.harness.optimizers import REGISTRY, OptimizerName
 
@@ -54,6 +54,14 @@ class Experiment:
     examples: float | None = None
     """Fraction of a minibatch that candidates are evaluated on, by node-qiaso and the
     hybrids. Default: 0.25, and all for the hybrids."""
+    directions: DirectionsName | None = None
+    """How qiaso draws its candidates. Default: gaussian, and low_rank for
+    qiaso-low-rank."""
+    rank: int | None = None
+    """Of the directions low_rank. Default: 1."""
+    groups: int | None = None
+    """Groups of so many candidates each, for qiaso: each sees its own slice of a
+    minibatch. Default: 1."""
     budget: float | None = None
     """Sample-forwards per seed: cuts the epochs to what they pay for."""
     without: Ablation | None = None
@@ -86,7 +94,7 @@ class Experiment:
 
     def __post_init__(self):
         require_at_least(self, 1, "epochs", "seeds", "batch_size", "candidates")
-        require_at_least(self, 1, "hidden", "channels", "limit")
+        require_at_least(self, 1, "hidden", "channels", "limit", "rank", "groups")
         require_some(self, "channels")
         require_positive(self, "learning_rate", "sigma", "budget", "initial_spread")
         require_fraction(self, "examples")
@@ -151,11 +159,14 @@ def resolved(experiment: Experiment) -> Experiment:
         learning_rate = None
     else:
         if learning_rate is None:
-            learning_rate = tuned_value(name)
+            # One rate for what is one computation.
+            low_rank = name == "qiaso" and experiment.directions == "low_rank"
+            learning_rate = tuned_value("qiaso-low-rank" if low_rank else name)
         if not entry.has_candidates and sigma is not None:
             raise UserError(f"{name} has no candidates, and so no --sigma")
         if entry.has_candidates and sigma is None:
             sigma = DEFAULT_SIGMA
+    directions, rank, groups = _directions(experiment)
     examples = entry.examples if experiment.examples is None else experiment.examples
     if entry.examples is None and examples is not None:
         takers = [key for key, each in REGISTRY.items() if each.examples is not None]
@@ -164,5 +175,48 @@ def resolved(experiment: Experiment) -> Experiment:
             f"of a minibatch; got {examples} for {name}"
         )
     return dataclasses.replace(
-        experiment, sigma=sigma, learning_rate=learning_rate, examples=examples
+        experiment,
+        sigma=sigma,
+        learning_rate=learning_rate,
+        examples=examples,
+        directions=directions,
+        rank=rank,
+        groups=groups,
     )
+
+
+def _directions(
+    experiment: Experiment,
+) -> tuple[DirectionsName | None, int | None, int | None]:
+    """Directions, rank and groups: of qiaso those asked for, else none."""
+    name = experiment.optimizer
+    default = REGISTRY[name].directions
+    if default is None:
+        for field in ("directions", "rank", "groups"):
+            value = getattr(experiment, field)
+            if value is not None:
+                takers = [key for key, each in REGISTRY.items() if each.directions]
+                raise UserError(
+                    f"{option(field)} is for {', '.join(takers)}; got {value} for "
+                    f"{name}"
+                )
+        return None, None, None
+    directions = experiment.directions or default
+    rank, groups = experiment.rank, experiment.groups or 1
+    if default == "low_rank" and directions != default:
+        raise UserError(
+            f"{name} has the directions low_rank, got {directions}: take --optimizer "
+            "qiaso for others"
+        )
+    if directions != "low_rank" and rank is not None:
+        raise UserError(
+            f"--rank is for --directions low_rank, got {rank} for {directions}"
+        )
+    if directions == "low_rank":
+        rank = rank or 1
+    if experiment.batch_size % groups:
+        raise UserError(
+            f"--groups must divide --batch-size, {experiment.batch_size}, into equal "
+            f"slices; got {groups}"
+        )
+    return directions, rank, groups

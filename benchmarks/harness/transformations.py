@@ -80,13 +80,23 @@ def qiaso_paper(setting: Setting, key: jax.Array) -> optax.GradientTransformatio
 
 def qiaso(setting: Setting, key: jax.Array) -> optax.GradientTransformation:
     """The working form: Adam on the displacement."""
+    directions = setting.directions
+    if directions == "low_rank":
+        directions = qiaso_jax.low_rank(setting.rank)
     return qiaso_jax.qiaso(
         setting.num_candidates,
         setting.sigma,
+        directions=directions,
         optimizer=optax.adam(setting.learning_rate),
         candidate_batch_size=setting.candidate_batch_size,
         key=key,
+        **grouped(setting),
     )
+
+
+def grouped(setting: Setting) -> dict[str, Any]:
+    """The argument of groups that see slices of a minibatch, if there are some."""
+    return {"groups": setting.groups} if setting.groups > 1 else {}
 
 
 def node_qiaso(setting: Setting, key: jax.Array) -> optax.GradientTransformation:

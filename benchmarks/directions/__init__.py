@@ -1,0 +1,1 @@
+"""What kinds of directions cost, and what they buy."""
