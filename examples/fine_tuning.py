@@ -193,9 +193,10 @@ def adam(rates, batch_size=TOGETHER):
         del seed
         optimizer = optax.inject_hyperparams(optax.adam)(rate)
 
-        def update(updates, state, params, *, value_fn, tokens):
+        def update(updates, state, params=None, **extra):
             del updates
-            return optimizer.update(jax.grad(value_fn)(params, tokens), state, params)
+            gradient = jax.grad(extra["value_fn"])(params, extra["tokens"])
+            return optimizer.update(gradient, state, params)
 
         return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
@@ -420,7 +421,7 @@ def main(model, pretraining, evaluations, seeds, measured_on, output):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("output/fine_tuning"))
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="a small model, one seed")
