@@ -276,7 +276,7 @@ class _LowRank(NamedTuple):
     def weighted_sum(self, known: jax.Array, weights: jax.Array) -> jax.Array:
         # Factors, of some at a time, are to be fewer numbers than the matrix.
         numbers = sum(math.prod(part.shape) for part in self._parts)
-        at_a_time = max(1, math.prod(self.shape) // (4 * numbers))
+        at_a_time = max(1, math.prod(self.shape) // numbers)
         return summed_in_runs(
             lambda known, weights: factors.weighted_sum(weights, self.ready(known)),
             known,

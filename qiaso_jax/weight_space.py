@@ -105,10 +105,10 @@ def qiaso(
       mask: which leaves move: a pytree (prefix) of booleans, or a function of the
         parameters that returns one. ``value_fn`` sees the others as they are; they are
         not perturbed, stored or moved.
-      groups: G ≥ 1, ``None`` for one. Each group of K candidates has directions and probabilities of its
-        own and sees 1/G of the minibatch, so that G·K candidates cost as many
-        evaluations of examples as K do; the centre moves by the mean displacement of
-        the groups that had a finite loss.
+      groups: G ≥ 1, ``None`` for one. Each group of K candidates has directions and
+        probabilities of its own and sees 1/G of the minibatch, so that G·K candidates
+        cost as many evaluations of examples as K do; the centre moves by the mean
+        displacement of the groups that had a finite loss.
       batch_argnames: with groups, the arguments of ``value_fn`` that carry the
         examples, along the first axes of their arrays or, in a mapping, the axes
         given; ``None`` for all that have arrays.
