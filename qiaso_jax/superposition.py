@@ -43,11 +43,14 @@ class Candidates(Protocol):
       batch_size: how many offsets may exist at a time; ``None`` for all.
     """
 
-    batch_size: int | None
-
     @property
     def number(self) -> int:
         """How many there are."""
+        ...
+
+    @property
+    def batch_size(self) -> int | None:
+        """How many offsets may exist at a time."""
         ...
 
     def map(self, fun: OfOffset) -> Any:
@@ -320,8 +323,8 @@ class Drawn(NamedTuple):
         place = {member: i for i, member in enumerate([*evaluated, *rest])}
         order = np.array([place[member] for member in members])
 
-        def joined(*parts):
-            whole = jnp.concatenate(parts) if len(parts) > 1 else parts[0]
+        def joined(first, *others):
+            whole = jnp.concatenate([first, *others]) if others else first
             in_order = np.array_equal(order, np.arange(len(order)))
             return whole if in_order else whole[order]
 

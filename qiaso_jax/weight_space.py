@@ -358,10 +358,10 @@ def tell(
     """Amplifies, collapses and tunnels."""
     prior = state.log_amplitudes
     shape = (settings.superposition.groups, settings.superposition.num_candidates)
-    losses = jax.tree.map(lambda x: x.reshape(shape), measured(losses, prior.dtype))
+    seen = Losses(*(x.reshape(shape) for x in measured(losses, prior.dtype)))
     log_amplitudes, informed, report = jax.vmap(
-        lambda prior, losses: _amplify(settings, state.step, prior, losses)
-    )(prior.reshape(shape), losses)
+        lambda prior, seen: _amplify(settings, state.step, prior, seen)
+    )(prior.reshape(shape), seen)
     # The first one stands for all: they are as prepared where they are equal.
     flat = jnp.all(log_amplitudes == log_amplitudes[:, :1], axis=1)
     report = amplitudes.mean_over(report, informed)
@@ -370,9 +370,9 @@ def tell(
     )
     num_tunnelled = jnp.zeros((), jnp.int32)
     if settings.tunnelling is not None:
-        seen = jnp.where(collapses, report.expected_loss, losses.value)
+        known = jnp.where(collapses, report.expected_loss, seen.value)
         offsets, num_tunnelled = settings.tunnelling.jump(
-            asked.tunnel_key, state.step, offsets, log_p, seen
+            asked.tunnel_key, state.step, offsets, log_p, known
         )
     told = Told(
         gradient=optax.tree.scale(-1, displacement),
@@ -384,10 +384,10 @@ def tell(
             candidates=offsets, log_amplitudes=log_p.reshape(prior.shape)
         ),
     )
-    is_finite = jnp.isfinite(losses.value)
+    is_finite = jnp.isfinite(seen.value)
     info = state.info._replace(
         **report._asdict(),
-        best_loss=jnp.min(losses.value, where=is_finite, initial=jnp.inf),
+        best_loss=jnp.min(seen.value, where=is_finite, initial=jnp.inf),
         num_nonfinite=jnp.sum(~is_finite, dtype=jnp.int32),
         collapsed=told.moves,
         num_tunnelled=num_tunnelled,

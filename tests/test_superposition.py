@@ -140,6 +140,7 @@ def test_offsets_are_known_or_drawn_when_they_are_needed(batch_size, are_known):
 def test_partners_of_a_pair_are_exactly_opposite_and_factors_are_known_by_few_numbers():
     layout = Superposition(6, True, False, LowRank(1, "rademacher"))
     candidates = layout.candidates(jax.random.key(0), LARGE, LARGE_SPREAD, 2)
+    assert candidates.known is not None
     assert sum(x.size for x in candidates.known) < 102
     offsets = candidates.map(lambda offset: offset)
     assert isinstance(offsets["w"], Factors)
