@@ -45,11 +45,11 @@ def low_rank(
 ) -> LowRank:
     r"""Directions that are products of thin matrices, for ``qiaso(directions=...)``.
 
-    .. math:: z = A B^⊤ / \sqrt{r}, \qquad A ∈ ℝ^{m×r}, \; B ∈ ℝ^{n×r},
+    .. math:: z = A B^\top / \sqrt{r}, \qquad A ∈ ℝ^{m×r}, \; B ∈ ℝ^{n×r},
 
     with independent entries of unit variance, so that E z = 0 and E z² = 1: m + n
     numbers for m·n weights. The loss of such a candidate is evaluated without the
-    matrix μ + σz: :math:`x (μ + σ z) = x μ + (σ/\sqrt r) (x A) B^⊤`, of which x μ is
+    matrix μ + σz: :math:`x (μ + σ z) = x μ + (σ/\sqrt r) (x A) B^\top`, of which x μ is
     shared by all candidates where x is.
 
     A leaf of more than two axes is cut in two where rows and columns together are
