@@ -120,12 +120,6 @@ def candidate_losses(
     """
     together, value_fn = objective.candidates_value_fn, objective.value_fn
     if together is not None:
-        if groups > 1:
-            raise ValueError(
-                f"groups={groups} gives each group a slice of the minibatch, and "
-                "candidates_value_fn gets all candidates at once; give value_fn=, or "
-                "cut the minibatch within candidates_value_fn with groups=1."
-            )
         losses = together(arrays(candidates, centre), **objective.kwargs)
         return checked_losses(losses, (candidates.number,), "candidates_value_fn")
     assert value_fn is not None

@@ -108,7 +108,9 @@ def qiaso(
       groups: G ≥ 1, ``None`` for one. Each group of K candidates has directions and
         probabilities of its own and sees 1/G of the minibatch, so that G·K candidates
         cost as many evaluations of examples as K do; the centre moves by the mean
-        displacement of the groups that had a finite loss.
+        displacement of the groups that had a finite loss. ``candidates_value_fn`` and
+        ``qiaso_jax.ask`` get all G·K, those of a group together, and cut for
+        themselves.
       batch_argnames: with groups, the arguments of ``value_fn`` that carry the
         examples, along the first axes of their arrays or, in a mapping, the axes
         given; ``None`` for all that have arrays.
