@@ -274,6 +274,8 @@ class Superposition(NamedTuple):
 
     def offsets(self, key: jax.Array, like: PyTree, sigma: PyTree) -> PyTree:
         """All offsets, with a leading axis, of arrays or of factors."""
+        if not jax.tree.leaves(like):  # optax asks with placeholders that have none
+            return like
         return self.candidates(key, like, sigma, None).map(lambda offset: offset)
 
 

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qiaso_jax._arguments import accepted_arguments
+from qiaso_jax._arguments import accepted_arguments, checked_argnames
 from qiaso_jax.node_space.examples import (
     bind_model,
-    checked_argnames,
     telling_examples,
 )
 from qiaso_jax.program.axes import ExampleAxis
