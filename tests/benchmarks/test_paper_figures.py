@@ -142,7 +142,9 @@ class TestFigure6:
 
     def test_working_arrives_and_faithful_does_not(self, sixth):
         assert sixth["reached"]["faithful"]["share"] == 0
-        assert sixth["reached"][figure6.SHORT_WORKING]["share"] == 1
+        # 0.77 of many starts arrive: of 100, four standard errors below.
+        settings, num_steps = figure6.searches(figure6.SHORT)[figure6.SHORT_WORKING]
+        assert figure6.reached(settings, num_steps, 100)["share"] > 0.6
         assert words(figure6, sixth) == ["reproduced by another method"]
 
     def test_paths_start_at_the_corners(self, sixth):
