@@ -185,13 +185,7 @@ class _Normal(NamedTuple):
         return factor * one
 
     def weighted_sum(self, known: jax.Array, weights: jax.Array) -> jax.Array:
-        dtype = jnp.promote_types(known.dtype, weights.dtype)
-        return jnp.tensordot(
-            weights.astype(dtype),
-            known.astype(dtype),
-            axes=1,
-            precision=jax.lax.Precision.HIGHEST,
-        )
+        return factors.weighted_sum(weights, known)
 
 
 class _Signs(NamedTuple):

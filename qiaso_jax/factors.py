@@ -34,8 +34,16 @@ def is_factors(node: Any) -> bool:
     return isinstance(node, Factors)
 
 
-def weighted_sum(weights: jax.Array, stacked: Factors) -> jax.Array:
-    """Σ_k w_k δ_k of factors with a leading axis, as one product of matrices."""
+def weighted_sum(weights: jax.Array, stacked: jax.Array | Factors) -> jax.Array:
+    """Σ_k w_k δ_k with a leading axis, as one product; in the wider precision."""
+    if not isinstance(stacked, Factors):
+        dtype = jnp.promote_types(stacked.dtype, weights.dtype)
+        return jnp.tensordot(
+            weights.astype(dtype),
+            stacked.astype(dtype),
+            axes=1,
+            precision=jax.lax.Precision.HIGHEST,
+        )
     rows, columns = stacked.rows, stacked.columns
     dtype = jnp.promote_types(rows.dtype, weights.dtype)
     weights = weights.astype(dtype).reshape(-1, *[1] * (rows.ndim - 1))

@@ -37,6 +37,13 @@ def slices_of(
     flat, treedef = jax.tree_util.tree_flatten_with_path(kwargs)
     values = [x for _, x in flat]
     names = [path[0].key for path, _ in flat]  # pyright: ignore[reportAttributeAccessIssue]
+    for name, x in zip(names, values, strict=True):
+        if name in (batch_argnames or ()) and jnp.ndim(x) <= axes.get(name, 0):
+            raise ValueError(
+                f"batch_argnames must name arguments whose arrays have the axis that "
+                f"counts the examples, {axes.get(name, 0)} for {name}; got shape "
+                f"{jnp.shape(x)}."
+            )
     cut = [
         i
         for i, (name, x) in enumerate(zip(names, values, strict=True))

@@ -25,7 +25,6 @@ from qiaso_jax import factors
 from qiaso_jax._arguments import PyTree
 from qiaso_jax._trees import all_finite
 from qiaso_jax.directions import Directions, Kind
-from qiaso_jax.factors import is_factors
 
 OfOffset = Callable[[PyTree], Any]
 """What is wanted of one candidate, a pytree of arrays, given its offset."""
@@ -134,7 +133,11 @@ class Listed(NamedTuple):
 
         def summed(weights, each):
             offsets = jax.vmap(self.offset_of)(each)
-            return jax.tree.map(partial(_sum, weights), centre, offsets)
+            return jax.tree.map(
+                lambda _, stacked: factors.weighted_sum(weights, stacked),
+                centre,
+                offsets,
+            )
 
         return _in_runs(summed, weights, self.each, self.batch_size, centre)
 
@@ -165,18 +168,6 @@ def _run_length(number: int, at_most: int) -> int:
     """How many of ``number`` are gone through at a time: if possible, none is left."""
     divisor = max(d for d in range(1, min(number, at_most) + 1) if number % d == 0)
     return divisor if 3 * divisor >= 2 * min(number, at_most) else at_most
-
-
-def _sum(weights: jax.Array, leaf: jax.Array, offsets: Any) -> jax.Array:
-    if is_factors(offsets):
-        return factors.weighted_sum(weights, offsets)
-    dtype = jnp.promote_types(leaf.dtype, weights.dtype)
-    return jnp.tensordot(
-        weights.astype(dtype),
-        offsets.astype(dtype),
-        axes=1,
-        precision=jax.lax.Precision.HIGHEST,
-    )
 
 
 def _in_runs(

@@ -113,6 +113,29 @@ def test_arguments_that_carry_the_batch_are_named_with_their_axes():
         wrong.update(None, state, PARAMS, value_fn=loss, x=X)
 
 
+def test_an_axis_that_an_argument_does_not_have_is_named():
+    tx = qiaso_jax.qiaso(4, groups=3, batch_argnames={"x": 2})
+    with pytest.raises(ValueError, match=r"2 for x; got shape \(12, 10\)"):
+        tx.update(None, tx.init(PARAMS), PARAMS, value_fn=loss, x=X)
+
+
+def test_the_most_probable_candidate_of_each_group_does_not_tunnel():
+    tx = qiaso_jax.qiaso(
+        4,
+        0.1,
+        groups=3,
+        collapse_every=9,
+        tunnelling=qiaso_jax.gaussian_tunnelling(0.5, 1.0, 1.0),
+    )
+    state = tx.init(PARAMS)
+    before = qiaso_jax.ask(tx, state, PARAMS)["b"]
+    losses = np.array([[3.0, 1, 2, 4], [1, 2, 3, 4], [9, 8, 7, 6]])
+    _, state = qiaso_jax.tell(tx, state, PARAMS, losses.ravel())
+    stayed = np.all(qiaso_jax.ask(tx, state, PARAMS)["b"] == before, axis=1)
+    np.testing.assert_array_equal(np.flatnonzero(stayed), [1, 4, 11])
+    assert int(state.info.num_tunnelled) == 9
+
+
 def test_all_candidates_at_once_are_cut_by_who_evaluates_them():
     tx = qiaso_jax.qiaso(4, groups=3)
     state = tx.init(PARAMS)
