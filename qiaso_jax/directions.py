@@ -31,6 +31,9 @@ _FARTHEST = {"rademacher": 1.0, "gaussian": 8.3}
 UNROLLED = 32
 """How many directions of signs are added up in one pass over the memory."""
 
+SMALL = 8
+"""What is so many times smaller than the parameters costs no memory beside them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LowRank:
@@ -247,6 +250,10 @@ class _LowRank(NamedTuple):
         return jnp.concatenate(pair, axis=1)
 
     def ready(self, known: jax.Array) -> Factors:
+        # Else XLA may unpack them again for every example.
+        return jax.lax.optimization_barrier(self._entries(known))
+
+    def _entries(self, known: jax.Array) -> Factors:
         rows, columns = self._parts
         one = jnp.ones((), rows.dtype)
 
@@ -259,24 +266,35 @@ class _LowRank(NamedTuple):
             strict=True,
         )
         scaled = entries(rows, of_rows) / math.sqrt(self.rank)
-        # Else XLA may unpack them again for every example.
-        return jax.lax.optimization_barrier(
-            Factors(scaled, entries(columns, of_columns))
-        )
+        return Factors(scaled, entries(columns, of_columns))
 
     def offset(self, one: Factors, factor: jax.Array) -> Factors:
         return Factors(one.rows, factor.astype(one.columns.dtype) * one.columns)
 
     def weighted_sum(self, known: jax.Array, weights: jax.Array) -> jax.Array:
-        # Factors, of some at a time, are to be fewer numbers than the matrix.
-        numbers = sum(math.prod(part.shape) for part in self._parts)
-        at_a_time = max(1, math.prod(self.shape) // numbers)
-        return summed_in_runs(
-            lambda known, weights: factors.weighted_sum(weights, self.ready(known)),
-            known,
-            weights,
-            at_a_time,
-        )
+        rows, columns = (math.prod(part.shape) for part in self._parts)
+        affordable = rows * columns // self.rank**2 // (rows + columns)
+        if len(known) <= affordable:
+            return factors.weighted_sum(weights, self.ready(known))
+        length, width = rows // self.rank, columns // self.rank
+        size = max(1, length // SMALL)
+
+        def of_block(number, total):
+            def summed(known, weights):
+                each = self._entries(known)
+                flat = each.rows.reshape(*each.rows.shape[:2], length)
+                block = jax.lax.dynamic_slice_in_dim(flat, number * size, size, axis=2)
+                return factors.weighted_sum(weights, Factors(block, each.columns))
+
+            block = summed_in_runs(summed, known, weights, max(1, affordable // SMALL))
+            block = block.reshape(size, width)
+            # The last one begins early where it would end late, here and above.
+            return jax.lax.dynamic_update_slice_in_dim(total, block, number * size, 0)
+
+        dtype = jnp.promote_types(self._parts[0].dtype, weights.dtype)
+        total = jnp.zeros((length, width), dtype)
+        total = jax.lax.fori_loop(0, -(-length // size), of_block, total)
+        return total.reshape(self.shape)
 
 
 class _Complex(NamedTuple):

@@ -184,6 +184,7 @@ def unresolved(centre: PyTree, sigma: PyTree) -> jax.Array:
         half_spacing = jnp.ldexp(jnp.asarray(eps / 4, precise), exponent)
         half_spacing = jnp.where(leaf == 0, 0, half_spacing)
         below = jnp.asarray(s).astype(precise) <= half_spacing
-        lost += jnp.sum(below, dtype=jnp.float32)
+        of_rows = jnp.sum(jnp.atleast_1d(below), axis=-1, dtype=jnp.uint32)
+        lost += jnp.sum(of_rows.astype(jnp.float32))
         total += leaf.size
     return lost / max(total, 1)

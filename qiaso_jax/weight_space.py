@@ -376,11 +376,13 @@ def tell(
         offsets, num_tunnelled = settings.tunnelling.jump(
             asked.tunnel_key, state.step, offsets, log_p, known
         )
+    lost = unresolved(centre, spread(settings.sigma, state.step, centre))
     told = Told(
         gradient=optax.tree.scale(-1, displacement),
         collapses=collapses,
         informed=jnp.any(informed),
-        finite=finite,
+        # Updates come after all that reads μ, or XLA copies a μ whose memory they get.
+        finite=finite & (lost <= 1),
         flat=jnp.all(flat),
         state=state._replace(
             candidates=offsets, log_amplitudes=log_p.reshape(prior.shape)
@@ -393,7 +395,7 @@ def tell(
         num_nonfinite=jnp.sum(~is_finite, dtype=jnp.int32),
         collapsed=told.moves,
         num_tunnelled=num_tunnelled,
-        unresolved=unresolved(centre, spread(settings.sigma, state.step, centre)),
+        unresolved=lost,
     )
     return told._replace(state=told.state._replace(info=info))
 

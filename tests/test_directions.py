@@ -145,3 +145,24 @@ def test_normal_directions_are_like_what_is_stacked():
     assert (z["w"].shape, z["w"].dtype) == ((4, 2, 3), jnp.bfloat16)
     assert len(np.unique(np.asarray(z["w"], np.float32))) > 15
     assert normal_directions(jax.random.key(0), {}, 4) == {}
+
+
+@pytest.mark.parametrize("entries", ["rademacher", "gaussian"])
+@pytest.mark.parametrize(
+    ("shape", "rank"), [((13, 7), 1), ((7, 40), 2), ((17, 3, 5), 1), ((64, 64), 3)]
+)
+@pytest.mark.parametrize("count", [1, 2, 9, 70])
+def test_the_weighted_sum_of_low_rank_directions(shape, rank, entries, count):
+    like, kind = jnp.zeros(shape), LowRank(rank, entries)
+    directions = Directions(like, jnp.asarray(0.3), kind)
+    known = directions.known(jax.random.key(3), 5, count)
+    weights = jax.random.normal(jax.random.key(4), (count,))
+    ready = directions.ready(known)
+    total = np.zeros(shape)
+    for u in range(count):
+        offset = directions.offset(jax.tree.map(lambda x: x[u], ready), 1)
+        rows, columns = (np.asarray(x, np.float64) for x in offset)
+        dense = np.einsum("ri,rj->ij", *(x.reshape(rank, -1) for x in (rows, columns)))
+        total += float(weights[u]) * dense.reshape(shape)
+    found = directions.weighted_offset(known, weights)
+    np.testing.assert_allclose(found, total, rtol=1e-5, atol=1e-5)

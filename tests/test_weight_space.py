@@ -352,6 +352,32 @@ def test_chunks_keep_memory_independent_of_the_candidates():
     assert temporary_bytes(256, None) > 100 * 4 * num_weights
 
 
+@pytest.mark.parametrize("directions", ["low_rank", "rademacher"])
+def test_donated_parameters_are_not_copied(directions):
+    params = jnp.ones((400, 500))
+
+    def loss(params):
+        return jnp.sum(jnp.tanh(jnp.ones(400) @ params))
+
+    tx = qiaso(
+        30,
+        directions=directions,
+        candidate_batch_size=2,
+        optimizer=optax.sgd(1e-3),
+    )
+
+    def step(params, state):
+        updates, state = tx.update(None, state, params, value_fn=loss)
+        return optax.apply_updates(params, updates), state
+
+    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, tx.init(params))
+    memory = compiled.compile().memory_analysis()
+    assert memory.alias_size_in_bytes >= params.nbytes
+    # The displacement; dense candidates, a pair at a time, beside it.
+    beside = 1 if directions == "low_rank" else 3
+    assert memory.temp_size_in_bytes < (beside + 0.5) * params.nbytes
+
+
 def test_all_candidates_at_once():
     tx = qiaso(6, 0.1)
     state = tx.init(PARAMS)
