@@ -157,12 +157,10 @@ def test_the_weighted_sum_of_low_rank_directions(shape, rank, entries, count):
     directions = Directions(like, jnp.asarray(0.3), kind)
     known = directions.known(jax.random.key(3), 5, count)
     weights = jax.random.normal(jax.random.key(4), (count,))
-    ready = directions.ready(known)
-    total = np.zeros(shape)
-    for u in range(count):
-        offset = directions.offset(jax.tree.map(lambda x: x[u], ready), 1)
-        rows, columns = (np.asarray(x, np.float64) for x in offset)
-        dense = np.einsum("ri,rj->ij", *(x.reshape(rank, -1) for x in (rows, columns)))
-        total += float(weights[u]) * dense.reshape(shape)
+    ((rows, columns),) = directions.ready(known)
+    rows, columns = (
+        np.asarray(x, np.float64).reshape(count, rank, -1) for x in (rows, columns)
+    )
+    total = 0.3 * np.einsum("u,uri,urj->ij", np.asarray(weights), rows, columns)
     found = directions.weighted_offset(known, weights)
-    np.testing.assert_allclose(found, total, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found, total.reshape(shape), rtol=1e-5, atol=1e-5)
