@@ -16,9 +16,12 @@ def table(
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
 
 
-def spread(values: Sequence[float] | np.ndarray, digits: int = 2) -> str:
+def spread(
+    values: Sequence[float] | np.ndarray, digits: int = 2, notation: str = "f"
+) -> str:
     """Mean ± standard deviation; a single value stands alone."""
     values = np.asarray(values, float)
     if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+        return f"{values[0]:.{digits}{notation}}"
+    mean, deviation = values.mean(), values.std(ddof=1)
+    return f"{mean:.{digits}{notation}} ± {deviation:.{digits}{notation}}"

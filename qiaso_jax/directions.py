@@ -31,8 +31,8 @@ _FARTHEST = {"rademacher": 1.0, "gaussian": 8.3}
 UNROLLED = 32
 """How many directions of signs are added up in one pass over the memory."""
 
-SMALL = 8
-"""What is so many times smaller than the parameters costs no memory beside them."""
+BLOCKS = 4
+"""In how many parts a matrix is made where factors of all directions would be larger."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +160,17 @@ class _OfLeaf(Protocol):
         """``factor · z`` of one, by its part of what is ready."""
         ...
 
-    def weighted_sum(self, known: jax.Array, weights: jax.Array) -> jax.Array:
-        """Σ_u w_u z_u, in the wider of the precisions of weights and leaf."""
+    def weighted_sum(
+        self, known: jax.Array, weights: jax.Array, at_a_time: int | None
+    ) -> jax.Array:
+        """Σ_u w_u z_u, in the wider of the precisions of weights and leaf.
+
+        Args:
+          known: of the directions.
+          weights: w.
+          at_a_time: of how many directions all that is made of them may exist; ``None``
+            for all.
+        """
         ...
 
 
@@ -187,7 +196,10 @@ class _Normal(NamedTuple):
     def offset(self, one: jax.Array, factor: jax.Array) -> jax.Array:
         return factor * one
 
-    def weighted_sum(self, known: jax.Array, weights: jax.Array) -> jax.Array:
+    def weighted_sum(
+        self, known: jax.Array, weights: jax.Array, at_a_time: int | None
+    ) -> jax.Array:
+        del at_a_time
         return factors.weighted_sum(weights, known)
 
 
@@ -212,7 +224,10 @@ class _Signs(NamedTuple):
     def offset(self, one: jax.Array, factor: jax.Array) -> jax.Array:
         return signs_times(one, jnp.broadcast_to(factor, self.shape))
 
-    def weighted_sum(self, known: jax.Array, weights: jax.Array) -> jax.Array:
+    def weighted_sum(
+        self, known: jax.Array, weights: jax.Array, at_a_time: int | None
+    ) -> jax.Array:
+        del at_a_time
         weights = weights.astype(jnp.promote_types(self.dtype, weights.dtype))
 
         def summed(words, weights):
@@ -271,13 +286,14 @@ class _LowRank(NamedTuple):
     def offset(self, one: Factors, factor: jax.Array) -> Factors:
         return Factors(one.rows, factor.astype(one.columns.dtype) * one.columns)
 
-    def weighted_sum(self, known: jax.Array, weights: jax.Array) -> jax.Array:
-        rows, columns = (math.prod(part.shape) for part in self._parts)
-        affordable = rows * columns // self.rank**2 // (rows + columns)
-        if len(known) <= affordable:
+    def weighted_sum(
+        self, known: jax.Array, weights: jax.Array, at_a_time: int | None
+    ) -> jax.Array:
+        length, width = (math.prod(part.shape[1:]) for part in self._parts)
+        affordable = length * width // (self.rank * (length + width))
+        if at_a_time is None or len(known) <= max(at_a_time, affordable):
             return factors.weighted_sum(weights, self.ready(known))
-        length, width = rows // self.rank, columns // self.rank
-        size = max(1, length // SMALL)
+        size, in_run = -(-length // BLOCKS), max(1, at_a_time, affordable // BLOCKS)
 
         def of_block(number, total):
             def summed(known, weights):
@@ -286,7 +302,7 @@ class _LowRank(NamedTuple):
                 block = jax.lax.dynamic_slice_in_dim(flat, number * size, size, axis=2)
                 return factors.weighted_sum(weights, Factors(block, each.columns))
 
-            block = summed_in_runs(summed, known, weights, max(1, affordable // SMALL))
+            block = summed_in_runs(summed, known, weights, in_run)
             block = block.reshape(size, width)
             # The last one begins early where it would end late, here and above.
             return jax.lax.dynamic_update_slice_in_dim(total, block, number * size, 0)
@@ -319,10 +335,11 @@ class _Complex(NamedTuple):
     def offset(self, one: jax.Array, factor: jax.Array) -> jax.Array:
         return jax.lax.complex(*self.parts.offset(one, factor * math.sqrt(0.5)))
 
-    def weighted_sum(self, known: jax.Array, weights: jax.Array) -> jax.Array:
-        return jax.lax.complex(
-            *self.parts.weighted_sum(known, weights * math.sqrt(0.5))
-        )
+    def weighted_sum(
+        self, known: jax.Array, weights: jax.Array, at_a_time: int | None
+    ) -> jax.Array:
+        weights = weights * math.sqrt(0.5)
+        return jax.lax.complex(*self.parts.weighted_sum(known, weights, at_a_time))
 
 
 def _of_leaf(kind: Kind, leaf: Any, sigma: Any) -> _OfLeaf:
@@ -380,12 +397,24 @@ class Directions(NamedTuple):
             )
         )
 
-    def weighted_offset(self, known: list[jax.Array], weights: jax.Array) -> PyTree:
-        """Σ_u w_u σ z_u, in the precision of the weights or a wider one."""
+    def weighted_offset(
+        self,
+        known: list[jax.Array],
+        weights: jax.Array,
+        at_a_time: int | None = None,
+    ) -> PyTree:
+        """Σ_u w_u σ z_u, in the precision of the weights or a wider one.
+
+        Args:
+          known: of the directions.
+          weights: w.
+          at_a_time: of how many directions all that is made of them may exist; ``None``
+            for all.
+        """
         treedef = jax.tree.structure(self.like)
 
         def of_leaf(leaf, x, s):
-            total = leaf.weighted_sum(x, weights)
+            total = leaf.weighted_sum(x, weights, at_a_time)
             return jnp.asarray(s).astype(_real(total.dtype)) * total
 
         return treedef.unflatten(

@@ -379,14 +379,16 @@ class Drawn(NamedTuple):
         each = jnp.zeros((layout.groups, layout.num_rows), weights.dtype)
         signed = weights.reshape(layout.groups, -1) * signs[None]
         each = each.at[:, units].add(signed).reshape(-1)
-        at_a_time = (self.batch_size or self.number) // len(layout.signs)
-        size = max(1, at_a_time, directions.num_affordable)
-        size = _run_length(each.shape[0], size)
+        at_a_time, size = None, each.shape[0]
+        if self.batch_size is not None:
+            at_a_time = max(1, self.batch_size // len(layout.signs))
+            size = _run_length(size, max(at_a_time, directions.num_affordable))
         num_runs, rest = divmod(each.shape[0], size)
 
         def added(total, start, count):
             part = jax.lax.dynamic_slice_in_dim(each, start, count)
-            offset = directions.weighted_offset(self._known(start, count), part)
+            known = self._known(start, count)
+            offset = directions.weighted_offset(known, part, at_a_time)
             return offset if total is None else jax.tree.map(jnp.add, total, offset)
 
         def zeros(leaf):

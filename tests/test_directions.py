@@ -162,5 +162,6 @@ def test_the_weighted_sum_of_low_rank_directions(shape, rank, entries, count):
         np.asarray(x, np.float64).reshape(count, rank, -1) for x in (rows, columns)
     )
     total = 0.3 * np.einsum("u,uri,urj->ij", np.asarray(weights), rows, columns)
-    found = directions.weighted_offset(known, weights)
-    np.testing.assert_allclose(found, total.reshape(shape), rtol=1e-5, atol=1e-5)
+    for at_a_time in (None, 1, 4):
+        found = directions.weighted_offset(known, weights, at_a_time)
+        np.testing.assert_allclose(found, total.reshape(shape), rtol=1e-5, atol=1e-5)

@@ -3,7 +3,8 @@
 Lazy values stay lazy where a rule keeps them so. In a product with something else, the
 base's product is shared by all candidates, and what the factors add is two thin
 products; what is taken by indices likewise. A convolution makes the kernels of the
-candidates one after the other. All other operations make the array of a candidate.
+candidates, on a CPU one after the other. All other operations make the array of a
+candidate.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -231,14 +232,20 @@ def _convolved(equation: Equation, operands: list[Any], shared: list[bool]):
     if not isinstance(kernel, Perturbed) or isinstance(image, Lazy):
         raise Dense("it is the image that is perturbed")
 
-    # One kernel after the other: as one grouped convolution it is slow on a CPU.
-    @sequential_vmap
+    kernel_axes = kernel.row_axes, kernel.column_axes
+
     def convolved(image, base, rows, columns):
         each = Perturbed(base, rows, columns, *kernel_axes, kernel.leaf)
         return bind(equation, [image, each.dense()])[0]
 
-    kernel_axes = kernel.row_axes, kernel.column_axes
-    return [convolved(image, kernel.base, kernel.rows, kernel.columns)]
+    # On a CPU one kernel after the other, as one grouped convolution is slow there.
+    result = jax.lax.platform_dependent(
+        image,
+        *(kernel.base, kernel.rows, kernel.columns),
+        cpu=sequential_vmap(convolved),
+        default=convolved,
+    )
+    return [result]
 
 
 def _within(

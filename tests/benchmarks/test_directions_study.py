@@ -135,9 +135,12 @@ def test_tables_are_in_units_of_signs_and_at_equal_seconds():
     assert "| rank 1 | 1.100 ± 0.010 | 68.00 | 68.00 | 1.00 |" in text
     row = {"values": [1.0, None, 3.0], "seconds_per_step": 2e-3, "rate": 0.01}
     text = report.default({"seeds": 3}, {"mlp": {"gaussian": row}})
-    assert "| mlp, gaussian | 2.000 ± 1.414 | 2 | 0.01 |" in text
+    assert "| mlp, gaussian | validation accuracy, % | 2.00 ± 1.41 | 2 | 0.01 |" in text
+    small = row | {"values": [1e-5, 3e-5]}
+    text = report.default({"seeds": 2}, {"rastrigin": {"gaussian": small}})
+    assert "| rastrigin, gaussian | value | 2.0e-05 ± 1.4e-05 |" in text
     text = report.default({"seeds": 1}, {"mlp": {"gaussian": row | {"values": [None]}}})
-    assert "| mlp, gaussian | diverged |" in text
+    assert "| mlp, gaussian | validation accuracy, % | diverged |" in text
 
 
 @pytest.mark.parametrize(
