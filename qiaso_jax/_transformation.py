@@ -15,6 +15,7 @@ import optax
 
 from qiaso_jax import _arguments, _trees
 from qiaso_jax._arguments import PyTree
+from qiaso_jax.devices import Axis, axis_along
 from qiaso_jax.evaluation import Objective, objective_of_all, objective_of_one
 
 
@@ -68,6 +69,9 @@ class Kernel(NamedTuple):
       tell: ``(settings, state, centre, asked, evaluated) -> Told``.
       candidates: ``(asked, centre) -> parameters`` with a leading axis of the
         candidates; ``None`` if candidates are not parameters of the whole model.
+      places: ``(settings, centre, objective) -> axes``: which axis of each leaf of the
+        arguments of ``value_fn`` counts the examples, for an algorithm that divides
+        these over devices; ``None`` for one that divides its candidates.
     """
 
     name: str
@@ -78,6 +82,7 @@ class Kernel(NamedTuple):
     evaluate: Callable[[Any, Any, PyTree, Objective], Any]
     tell: Callable[[Any, Any, PyTree, Any, Any], Told]
     candidates: Callable[[Any, PyTree], PyTree] | None
+    places: Callable[[Any, PyTree, Objective], list[int | None]] | None = None
 
 
 class Algorithm(NamedTuple):
@@ -90,6 +95,7 @@ class Algorithm(NamedTuple):
     key_impl: Any
     mask: _trees.Mask = None
     has_aux: bool = False
+    axis: Axis | None = None
 
     def init(self, params: PyTree) -> Any:
         """The state before the first step."""
@@ -155,6 +161,16 @@ class Algorithm(NamedTuple):
         )
         return displacement, state._replace(opt_state=opt_state)
 
+    def over_examples(self, kwargs: PyTree, places: list[int | None]) -> "Algorithm":
+        """This, over the explicit axis of a mesh that the examples lie along."""
+        if self.axis is not None:
+            return self
+        found = axis_along(jax.tree.leaves(kwargs), places)
+        if found is None:
+            return self
+        settings = self.settings._replace(axis_name=found.name)
+        return self._replace(axis=found, settings=settings)
+
     def _keys(self, state: Any) -> jax.Array:
         key = jax.random.wrap_key_data(state.key, impl=self.key_impl)
         return jax.random.split(key, 1 + self.kernel.num_keys)
@@ -212,6 +228,7 @@ def algorithm(
     key: Any,
     mask: _trees.Mask = None,
     has_aux: bool = False,
+    axis: Axis | None = None,
 ) -> Algorithm:
     """Checks what all algorithms take.
 
@@ -222,6 +239,7 @@ def algorithm(
       key: seed or PRNG key.
       mask: which leaves move.
       has_aux: whether ``value_fn`` returns ``(loss, aux)``.
+      axis: of a mesh along which the work is divided, or ``None``.
     """
     if optimizer is None:
         optimizer = optax.scale(-1.0)
@@ -229,7 +247,7 @@ def algorithm(
     _arguments.one_of("has_aux", has_aux, (False, True))
     inner = optax.with_extra_args_support(optimizer)
     key_data, key_impl = _arguments.prng_key(key)
-    return Algorithm(kernel, settings, inner, key_data, key_impl, mask, has_aux)
+    return Algorithm(kernel, settings, inner, key_data, key_impl, mask, has_aux, axis)
 
 
 def transformation(bound: Algorithm) -> optax.GradientTransformationExtraArgs:
@@ -297,14 +315,37 @@ def _update(
                 f"{kernel.name} evaluates noise within the model, and has no "
                 "candidates that could be asked for; call update with value_fn=."
             )
+        if bound.axis is not None:
+            raise ValueError(
+                "ask and tell are of all candidates, which this tx divides over the "
+                f"devices along {bound.axis.name!r}; make one without mesh= and "
+                "axis_name=."
+            )
         candidates = kernel.candidates(bound.ask(state, centre), centre)
         candidates = _trees.whole_candidates(at, candidates)
         return updates, state._replace(info=Asked(candidates))
-    objective = _objective(
-        bound, value_fn, candidates_value_fn, kwargs, value_kwargs, at
-    )
-    asked = bound.ask(state, centre)
-    told = bound.tell(state, centre, asked, bound.evaluate(asked, centre, objective))
+    accepted = _accepted(bound, value_fn, candidates_value_fn, kwargs, value_kwargs)
+
+    def objective_at(params, kwargs):
+        if value_fn is None:
+            return objective_of_all(candidates_value_fn, kwargs, params)
+        return objective_of_one(value_fn, kwargs, params, bound.has_aux)
+
+    def step(state, params, kwargs):
+        centre = _trees.moving(params, moves)
+        asked = bound.ask(state, centre)
+        evaluated = bound.evaluate(asked, centre, objective_at(params, kwargs))
+        return bound.tell(state, centre, asked, evaluated)
+
+    objective = objective_at(at, accepted)
+    places = None
+    if kernel.places is not None and not (bound.axis and bound.axis.is_bound):
+        places = kernel.places(bound.settings, centre, objective)
+        bound = bound.over_examples(accepted, places)
+    if bound.axis is None:
+        told = step(state, at, accepted)
+    else:
+        told = bound.axis.run(step, state, at, accepted, places)
     if objective.aux_fn is not None:
         aux = objective.aux_fn(centre, **objective.kwargs)
         told = told._replace(state=told.state._replace(aux=aux))
@@ -354,15 +395,14 @@ def _kinds(state: Any) -> dict[str, str]:
     return kinds
 
 
-def _objective(
+def _accepted(
     bound: Algorithm,
     value_fn: Any,
     candidates_value_fn: Any,
     kwargs: dict[str, Any],
     value_kwargs: Any,
-    params: PyTree,
-) -> Objective:
-    """What is evaluated, of the leaves that move, or our error if there is nothing."""
+) -> dict[str, Any]:
+    """The arguments of what is evaluated, or our error if there is nothing."""
     kernel = bound.kernel
     returned = f"({kernel.losses}, aux)" if bound.has_aux else kernel.losses
     wants = f"value_fn=, a function (params, **kwargs) -> {returned}"
@@ -394,6 +434,4 @@ def _objective(
             f"value_kwargs names {sorted(own.keys() - accepted.keys())}, which {name} "
             "does not take."
         )
-    if value_fn is None:
-        return objective_of_all(fun, accepted, params)
-    return objective_of_one(fun, accepted, params, bound.has_aux)
+    return accepted

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from qiaso_jax import _arguments
+from qiaso_jax import _arguments, _varying
 from qiaso_jax.losses import Losses
 
 
@@ -55,13 +55,16 @@ def _over(unit: jax.Array, values: jax.Array) -> jax.Array:
 
 
 def shared_zscore(
-    losses: Float[Array, "K b"], share: Float[Array, " b"]
+    losses: Float[Array, "K b"],
+    share: Float[Array, " b"],
+    axis_name: str | None = None,
 ) -> tuple[Float[Array, "K b"], Float[Array, ""]]:
     """The z-scores of many superpositions in one unit, and the unit.
 
     Args:
       losses: of the candidates of each, shape ``[K, b]``.
       share: weight of each in the unit, shape ``[b]``.
+      axis_name: of the devices that have others of them.
 
     Returns:
       (L − mean)/s, and 0 where the loss is not finite, shape ``[K, b]``; and s, the
@@ -73,10 +76,11 @@ def shared_zscore(
     mean = jnp.sum(jnp.where(finite, losses, 0) / count[None], axis=0)
     centred = jnp.where(finite, losses, 0) - jnp.where(finite, mean[None], 0)
     # Squares of losses near the largest float would overflow.
-    peak = jnp.max(jnp.abs(centred))
+    peak = _varying.greatest(jnp.max(jnp.abs(centred)), axis_name)
     centred = _over(peak, centred)
     variance = jnp.sum(centred**2, axis=0) / count
-    spread = jnp.sqrt(jnp.sum(share * variance) / jnp.sum(share))
+    whole = _varying.summed((jnp.sum(share * variance), jnp.sum(share)), axis_name)
+    spread = jnp.sqrt(whole[0] / whole[1])
     unit = peak * spread
     return _over(spread, centred), jnp.where(unit > 0, unit, 1)
 

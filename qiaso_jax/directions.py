@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from qiaso_jax import _arguments, factors
+from qiaso_jax import _arguments, _varying, factors
 from qiaso_jax._arguments import PyTree
 from qiaso_jax.factors import Factors
 from qiaso_jax.words import (
@@ -32,7 +32,7 @@ UNROLLED = 32
 """How many directions of signs are added up in one pass over the memory."""
 
 BLOCKS = 4
-"""In how many parts a matrix is made where factors of all directions would be larger."""
+"""In how many parts a matrix is made where factors of all would be larger."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,7 @@ def summed_in_runs(
         like = jax.eval_shape(summed, known[:1], weights[:1])
         total, _ = jax.lax.scan(
             lambda total, run: (total + summed(*run), None),
-            jnp.zeros(like.shape, like.dtype),
+            _varying.like(jnp.zeros(like.shape, like.dtype), known, weights),
             runs,
         )
         parts.append(total)
@@ -308,7 +308,7 @@ class _LowRank(NamedTuple):
             return jax.lax.dynamic_update_slice_in_dim(total, block, number * size, 0)
 
         dtype = jnp.promote_types(self._parts[0].dtype, weights.dtype)
-        total = jnp.zeros((length, width), dtype)
+        total = _varying.like(jnp.zeros((length, width), dtype), known, weights)
         total = jax.lax.fori_loop(0, -(-length // size), of_block, total)
         return total.reshape(self.shape)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from qiaso_jax import _trees
+from qiaso_jax import _trees, _varying
 from qiaso_jax._arguments import BatchArgnames, PyTree
 from qiaso_jax.factors import is_factors
 from qiaso_jax.groups import slices_of
@@ -120,13 +120,21 @@ def candidate_losses(
     """
     together, value_fn = objective.candidates_value_fn, objective.value_fn
     if together is not None:
-        losses = together(arrays(candidates, centre), **objective.kwargs)
-        return checked_losses(losses, (candidates.number,), "candidates_value_fn")
+
+        def losses_of(candidates):
+            stacked = arrays(candidates, centre)
+            losses = together(stacked, **objective.kwargs)
+            _varying.check_reduced(losses, stacked)
+            return checked_losses(losses, (candidates.number,), "candidates_value_fn")
+
+        return candidates.together(losses_of)
     assert value_fn is not None
 
     def loss_at(offset, kwargs):
         def loss(params):
-            return checked_losses(value_fn(params, **kwargs), (), "value_fn")
+            value = value_fn(params, **kwargs)
+            _varying.check_reduced(value, params)
+            return checked_losses(value, (), "value_fn")
 
         offsets = jax.tree.leaves(offset, is_leaf=is_factors)
         if not any(map(is_factors, offsets)):
@@ -159,6 +167,7 @@ def factored_loss(
     program = flatten(
         lambda *leaves: [loss(treedef.unflatten(leaves))], *leaves, effects=True
     )
+    leaves, offsets = _varying.together((leaves, offsets))
     inputs = [
         perturbed(leaf, offset, i)
         for i, (leaf, offset) in enumerate(zip(leaves, offsets, strict=True))

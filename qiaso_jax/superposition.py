@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from qiaso_jax import factors
+from qiaso_jax import _varying, factors
 from qiaso_jax._arguments import PyTree
 from qiaso_jax._trees import all_finite
 from qiaso_jax.directions import Directions, Kind
@@ -62,6 +62,13 @@ class Candidates(Protocol):
         Args:
           fun: of a candidate.
           data: a pytree of arrays with a leading axis of the groups.
+        """
+        ...
+
+    def together(self, fun: "Callable[[Candidates], Any]") -> Any:
+        """``fun`` of candidates, whose results have a leading axis of them, of all.
+
+        It is called once, with all of them or with those that are here.
         """
         ...
 
@@ -122,6 +129,10 @@ class Listed(NamedTuple):
         each = jax.tree.map(lambda x: _cut(x, groups), self.each)
         results = _mapped(of_group, (each, data), _groups_at_a_time(self, groups))
         return jax.tree.map(_flat, results)
+
+    def together(self, fun: Callable[[Candidates], Any]) -> Any:
+        """As ``Candidates`` says."""
+        return fun(self)
 
     def is_finite(self, weights: Float[Array, " K"], total: PyTree) -> jax.Array:
         """As ``Candidates`` says."""
@@ -192,7 +203,7 @@ def _in_runs(
 
         def zeros(leaf):
             dtype = jnp.promote_types(leaf.dtype, weights.dtype)
-            return jnp.zeros(leaf.shape, dtype)
+            return _varying.like(jnp.zeros(leaf.shape, dtype), weights, each)
 
         def add(total, run):
             return jax.tree.map(jnp.add, total, summed(*run)), None
@@ -254,14 +265,23 @@ class Superposition(NamedTuple):
         like: PyTree,
         sigma: PyTree,
         batch_size: int | None,
+        first: Any = 0,
     ) -> "Drawn":
-        """The candidates of a key: all directions, or each drawn when it is needed."""
+        """The candidates of a key: all directions, or each drawn when it is needed.
+
+        Args:
+          key: of the directions.
+          like: the parameters.
+          sigma: σ of every leaf.
+          batch_size: how many candidates may exist at a time; ``None`` for all.
+          first: the number of their first direction.
+        """
         directions = Directions(like, sigma, self.directions)
         count = self.groups * self.num_rows
         known = None
         if batch_size is None or directions.are_small(count):
-            known = directions.known(key, 0, count)
-        return Drawn(self, directions, key, batch_size, known)
+            known = directions.known(key, first, count)
+        return Drawn(self, directions, key, batch_size, known, first)
 
     def offsets(self, key: jax.Array, like: PyTree, sigma: PyTree) -> PyTree:
         """All offsets, with a leading axis, of arrays or of factors."""
@@ -339,6 +359,10 @@ class Drawn(NamedTuple):
         results = _mapped(of_group, each, _groups_at_a_time(self, layout.groups))
         return jax.tree.map(_flat, results)
 
+    def together(self, fun: Callable[[Candidates], Any]) -> Any:
+        """As ``Candidates`` says."""
+        return fun(self)
+
     def _of_runs(self, fun: OfOffset, num_runs: int, size: int) -> Any:
         """Of ``num_runs`` times ``size`` directions with all signs, sign by sign."""
         signs = jnp.array(self.superposition.signs)
@@ -393,7 +417,8 @@ class Drawn(NamedTuple):
 
         def zeros(leaf):
             dtype = jnp.promote_types(leaf.dtype, weights.dtype)
-            return jnp.zeros(leaf.shape, dtype)
+            zeros = jnp.zeros(leaf.shape, dtype)
+            return _varying.like(zeros, each, leaf, self.key, self.first)
 
         total = None
         if num_runs == 1:

@@ -11,8 +11,9 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import AbstractMesh, Mesh
 
-from qiaso_jax import _arguments, _trees, amplitudes
+from qiaso_jax import _arguments, _trees, amplitudes, devices
 from qiaso_jax import collapse as readouts
 from qiaso_jax._arguments import BatchArgnames, PyTree, ScalarOrSchedule
 from qiaso_jax._transformation import Kernel, Told, algorithm, transformation
@@ -34,7 +35,7 @@ def qiaso(
     *,
     kl_strength: chex.Numeric | None = 1.0,
     loss_scaling: Literal["zscore", "rank"] | Scaling | None = "zscore",
-    directions: Literal["gaussian", "rademacher", "low_rank"] | LowRank = "gaussian",
+    directions: Literal["gaussian", "rademacher", "low_rank"] | LowRank = "rademacher",
     antithetic: bool = True,
     collapse: Literal["expectation", "best", "sample"] | Callable = "expectation",
     collapse_every: int = 1,
@@ -43,6 +44,8 @@ def qiaso(
     mask: Mask = None,
     groups: int | None = None,
     batch_argnames: BatchArgnames = None,
+    mesh: Mesh | AbstractMesh | None = None,
+    axis_name: str | None = None,
     has_aux: bool = False,
     candidate_batch_size: int | None = None,
     key: Any = 0,
@@ -90,8 +93,8 @@ def qiaso(
         rugged losses; ``None`` for the losses themselves, as in the paper; or a
         function ``losses -> scaled losses``, both of shape ``[K]``. Losses that are not
         finite come to it as they are, and what it makes of them is not used.
-      directions: how offsets are drawn. ``"gaussian"``, independent normal numbers, as
-        in the paper; ``"rademacher"``, independent signs; ``"low_rank"``, or
+      directions: how offsets are drawn. ``"rademacher"``, independent signs;
+        ``"gaussian"``, independent normal numbers, as in the paper; ``"low_rank"``, or
         ``low_rank(rank)``, products of thin matrices, whose candidates are evaluated
         without being made.
       antithetic: draw the offsets in pairs ±δ; one of an odd number is alone.
@@ -114,12 +117,22 @@ def qiaso(
       batch_argnames: with groups, the arguments of ``value_fn`` that carry the
         examples, along the first axes of their arrays or, in a mapping, the axes
         given; ``None`` for all that have arrays.
+      mesh: a mesh over one axis of which the candidates, or the groups, are divided:
+        each device draws and evaluates its own, and what crosses are the losses and
+        the displacement. They are the same numbers as on one device. The parameters
+        and the arguments of ``value_fn`` are to be the same on all devices along that
+        axis; along others of the mesh they may be divided. ``candidates_value_fn`` gets
+        the candidates of a device. Neither tunnelling nor stored candidates
+        (``collapse_every > 1``) are divided, and ``collapse="best"`` is not.
+      axis_name: which axis; ``None`` for the only one of ``mesh``. Without ``mesh`` it
+        is an axis of the ``jax.shard_map`` that ``update`` is called within, or of the
+        mesh of ``jax.set_mesh``.
       has_aux: whether ``value_fn`` returns ``(loss, aux)``; what it returns at the
         centre comes back as ``state.aux``, for one more evaluation. As only the first
         step finds out what ``aux`` is, the second compiles anew, and the first must be
         outside of a ``lax.scan``.
-      candidate_batch_size: how many candidates are evaluated at a time. ``None`` for
-        all; otherwise, with neither tunnelling nor stored offsets
+      candidate_batch_size: how many candidates are evaluated at a time, on each device.
+        ``None`` for all; otherwise, with neither tunnelling nor stored offsets
         (``collapse_every=1``), memory does not grow with K.
       key: seed or PRNG key.
 
@@ -192,6 +205,17 @@ def qiaso(
             f"'rademacher', or tunnelling=None; got {tunnelling!r}."
         )
     readout = readouts.readout(collapse)
+    axis = devices.axis(mesh, axis_name)
+    if axis is not None and (
+        collapse_every > 1 or tunnelling is not None or readout.keeps_centre
+    ):
+        raise ValueError(
+            "candidates over devices are drawn anew in every step, in pairs: mesh and "
+            "axis_name go with collapse_every=1, tunnelling=None and a collapse for "
+            "which no candidate is the centre; got "
+            f"collapse_every={collapse_every}, tunnelling={tunnelling!r}, "
+            f"collapse={collapse!r}."
+        )
     settings = Settings(
         Superposition(num_candidates, antithetic, readout.keeps_centre, kind, groups),
         sigma,
@@ -203,8 +227,11 @@ def qiaso(
         tunnelling,
         candidate_batch_size,
         _arguments.checked_argnames(batch_argnames),
+        None if axis is None else axis.name,
     )
-    return transformation(algorithm(KERNEL, settings, optimizer, key, mask, has_aux))
+    return transformation(
+        algorithm(KERNEL, settings, optimizer, key, mask, has_aux, axis)
+    )
 
 
 class QIASOInfo(NamedTuple):
@@ -284,6 +311,7 @@ class Settings(NamedTuple):
     tunnelling: Tunnelling | None
     batch_size: int | None
     batch_argnames: BatchArgnames = None
+    axis_name: str | None = None
 
     @property
     def stores_candidates(self) -> bool:
@@ -330,10 +358,16 @@ def ask(
         number = superposition.groups * superposition.num_candidates
         candidates = stored(state.candidates, number, settings.batch_size)
     else:
-        sigma = spread(settings.sigma, state.step, centre)
-        candidates = superposition.candidates(
-            prepare_key, centre, sigma, settings.batch_size
+        drawn_from = (
+            prepare_key,
+            centre,
+            spread(settings.sigma, state.step, centre),
+            settings.batch_size,
         )
+        if settings.axis_name is None:
+            candidates = superposition.candidates(*drawn_from)
+        else:
+            candidates = devices.divided(superposition, settings.axis_name, *drawn_from)
     return Asked(candidates, prepare_key, collapse_key, tunnel_key)
 
 
@@ -492,6 +526,7 @@ PAPER: Mapping[str, Any] = MappingProxyType(
         "eta": optax.exponential_decay(1.0, 1, 1 / 0.995, end_value=1e3),
         "kl_strength": 1.0,
         "loss_scaling": None,
+        "directions": "gaussian",
         "antithetic": False,
         "collapse": "best",
         "collapse_every": 10,

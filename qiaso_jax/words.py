@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.random import threefry_2x32
 
+from qiaso_jax import _varying
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 
@@ -52,6 +54,8 @@ def rows_of_pairs(
             rows,
         )
         drawn = words[:, 0], words[:, 1]
+    # JAX 0.12 and before do not keep book of what its generators draw.
+    drawn = _varying.like(drawn, key, rows)
     ends = list(itertools.accumulate(counts))
     return [
         (drawn[0][:, end - count : end], drawn[1][:, end - count : end])
@@ -84,19 +88,19 @@ def threefry(
     return x0, x1
 
 
-def packed_bits(key: jax.Array, size: int, width: int) -> jax.Array:
-    """Random words of 8, 16 or 32 bits, all bits of what is drawn used.
+def packed_words(key: jax.Array, rows: jax.Array, size: int, width: int) -> jax.Array:
+    """Random words of 8, 16 or 32 bits, ``[rows, size]``: all bits drawn are used.
 
-    ``jax.random.bits`` draws 64 bits for every word, however narrow: as a threefry key
-    gives both halves, they are taken from it directly.
+    Args:
+      key: a PRNG key.
+      rows: their numbers, shape ``[rows]``.
+      size: how many words in a row.
+      width: their bits.
     """
-    num_drawn = -(-size // (32 // width))
-    if str(jax.random.key_impl(key)) == "threefry2x32":
-        counter = jnp.arange(num_drawn, dtype=jnp.uint32)
-        drawn = threefry_2x32(jax.random.key_data(key), counter)
-    else:
-        drawn = jax.random.bits(key, (num_drawn,), jnp.uint32)
-    return jax.lax.bitcast_convert_type(drawn, f"uint{width}").reshape(-1)[:size]
+    (pair,) = rows_of_pairs(key, rows, [-(-size * width // 64)])
+    drawn = jnp.concatenate(pair, axis=1)
+    narrow = jax.lax.bitcast_convert_type(drawn, f"uint{width}")
+    return narrow.reshape(rows.shape[0], -1)[:, :size]
 
 
 def pairs_of_normals(size: int, dtype: Any) -> int:

@@ -28,7 +28,7 @@ class Setting(NamedTuple):
     label_smoothing: float = 0.0
     without: Ablation | None = None
     candidate_batch_size: int | None = None
-    directions: DirectionsName = "gaussian"
+    directions: DirectionsName = "rademacher"
     rank: int = 1
     groups: int = 1
 

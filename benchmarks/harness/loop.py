@@ -151,7 +151,7 @@ def _setting(
         total_steps=0,
         label_smoothing=experiment.label_smoothing,
         without=experiment.without,
-        directions=experiment.directions or "gaussian",
+        directions=experiment.directions or "rademacher",
         rank=experiment.rank or 1,
         groups=experiment.groups or 1,
     )

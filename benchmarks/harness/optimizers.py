@@ -223,7 +223,7 @@ REGISTRY: dict[str, Entry] = {
     "pgpe": _evolution(evolution.pgpe, _MIDDLE),
     "qiaso-paper": _candidates(transformations.qiaso_paper, _SIGMAS, "sigma"),
     "qiaso": _candidates(transformations.qiaso, _MIDDLE)._replace(
-        directions="gaussian"
+        directions="rademacher"
     ),
     "qiaso-low-rank": _candidates(transformations.qiaso, _MIDDLE)._replace(
         directions="low_rank"

@@ -55,7 +55,7 @@ class Experiment:
     """Fraction of a minibatch that candidates are evaluated on, by node-qiaso and the
     hybrids. Default: 0.25, and all for the hybrids."""
     directions: DirectionsName | None = None
-    """How qiaso draws its candidates. Default: gaussian, and low_rank for
+    """How qiaso draws its candidates. Default: rademacher, and low_rank for
     qiaso-low-rank."""
     rank: int | None = None
     """Of the directions low_rank. Default: 1."""

@@ -29,6 +29,8 @@ class Model(NamedTuple):
       axes: the axis of each array of ``batch`` that counts them.
       size: B, their number.
       names: of the keyword arguments that the arrays of ``batch`` are of.
+      places: the axis that counts the examples, of each leaf of the keyword arguments;
+        ``None`` of what does not carry them.
     """
 
     losses: Callable[[Sequence[Any], Sequence[Any]], jax.Array]
@@ -38,6 +40,7 @@ class Model(NamedTuple):
     axes: list[int]
     size: int
     names: list[str]
+    places: list[int | None]
 
     @property
     def statuses(self) -> tuple[ExampleAxis, ...]:
@@ -128,6 +131,7 @@ def bind_model(
                 for a, argument in zip(axes, arguments, strict=True)
                 if a is not None
             ],
+            places=list(axes),
         )
 
     if batch_argnames is not None:

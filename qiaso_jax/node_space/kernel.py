@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from qiaso_jax import _arguments, _trees, amplitudes
+from qiaso_jax import _arguments, _trees, _varying, amplitudes, devices
 from qiaso_jax._arguments import BatchArgnames, PyTree, ScalarOrSchedule
 from qiaso_jax._transformation import Kernel, Told, algorithm, transformation
 from qiaso_jax._trees import Mask
 from qiaso_jax.evaluation import Objective
 from qiaso_jax.losses import Losses, measured
 from qiaso_jax.node_space.directions import REACH
-from qiaso_jax.node_space.examples import bind_model
+from qiaso_jax.node_space.examples import Model, bind_model
 from qiaso_jax.node_space.pairs import Pairs
 from qiaso_jax.node_space.spaces import Space, analyse, checked_space
 from qiaso_jax.node_space.superposed import Superposed, number_drawn, superpose
@@ -43,6 +43,7 @@ def node_qiaso(
     batch_argnames: BatchArgnames = None,
     space: Space = "auto",
     mask: Mask = None,
+    axis_name: str | None = None,
     has_aux: bool = False,
     key: Any = 0,
     noise: str | None = None,
@@ -125,6 +126,14 @@ def node_qiaso(
         each site; or a mapping of the paths that ``node_sites`` lists to these.
       mask: which leaves move: a pytree (prefix) of booleans, or a function of the
         parameters that returns one. ``value_fn`` sees the others as they are.
+      axis_name: an axis of a mesh along which the examples are divided: that of a
+        ``jax.shard_map`` that ``update`` is called within, whose devices have a part of
+        the minibatch each, or of the mesh of ``jax.set_mesh``. Each device draws and
+        evaluates what is of its examples; with ``examples=1.0`` they are the numbers
+        that one device has, otherwise each chooses from its own. Losses and gradients
+        are of the whole minibatch, but for what ``value_fn`` makes of several examples,
+        such as batch statistics. On a mesh with explicit axes it is found from how the
+        minibatch lies there.
       has_aux: whether ``value_fn`` returns ``(losses, aux)``; what it returns at the
         centre comes back as ``state.aux``, for one more evaluation. As only the first
         step finds out what ``aux`` is, the second compiles anew, and the first must be
@@ -216,8 +225,12 @@ def node_qiaso(
         candidate_batch_size,
         _arguments.checked_argnames(batch_argnames),
         checked_space(space),
+        axis_name,
     )
-    return transformation(algorithm(KERNEL, settings, optimizer, key, mask, has_aux))
+    axis = devices.axis(None, axis_name)
+    return transformation(
+        algorithm(KERNEL, settings, optimizer, key, mask, has_aux, axis)
+    )
 
 
 class NodeInfo(NamedTuple):
@@ -285,6 +298,7 @@ class Settings(NamedTuple):
     batch_size: int | None
     batch_argnames: BatchArgnames
     space: Space
+    axis_name: str | None = None
 
 
 class Asked(NamedTuple):
@@ -338,6 +352,12 @@ def evaluate(
     model = bind_model(
         objective.value_fn, centre, objective.kwargs, settings.batch_argnames
     )
+    if settings.axis_name is None:
+        _check_alone(model)
+    else:
+        # What the parts of a minibatch say is added up below, and not by JAX.
+        axes = frozenset([settings.axis_name]) & _varying.axes_there()
+        model = model._replace(leaves=_varying.along(model.leaves, axes))
     analysis = analyse(model, settings.space)
     size = number_drawn(model, analysis, settings.examples)
     superposed = superpose(
@@ -348,13 +368,16 @@ def evaluate(
         asked.sigma,
         settings.directions,
         settings.reactive_only,
+        settings.axis_name,
     )
     if settings.batch_size is None:
         at_a_time = _MINIBATCHES_AT_A_TIME * model.size // size
     else:
         at_a_time = max(1, settings.batch_size // 2)
     noises = superposed.noises
-    pairs = Pairs(asked.noise_key, noises, settings.num_pairs, at_a_time)
+    pairs = Pairs(
+        asked.noise_key, superposed.rows, noises, settings.num_pairs, at_a_time
+    )
 
     def losses_of_pair(sources, pair):
         feeds = [n.feed(s, pair) for n, s in zip(noises, sources, strict=True)]
@@ -362,6 +385,25 @@ def evaluate(
         return signed(jnp.array([1, -1], jnp.int8))
 
     return Evaluated(superposed, pairs, pairs.map(losses_of_pair))
+
+
+def places(
+    settings: Settings, centre: PyTree, objective: Objective
+) -> list[int | None]:
+    """The axis of each leaf of the arguments that counts the examples."""
+    assert objective.value_fn is not None
+    names = settings.batch_argnames
+    return bind_model(objective.value_fn, centre, objective.kwargs, names).places
+
+
+def _check_alone(model: Model) -> None:
+    axes = sorted(_varying.axes_of(model.batch) - _varying.axes_of(model.leaves))
+    if axes:
+        raise ValueError(
+            f"the minibatch varies over the mesh axis {axes[0]!r}, which the "
+            "parameters do not vary over: every device would move them elsewhere. "
+            f"Give node_qiaso(axis_name={axes[0]!r}), which sums over it."
+        )
 
 
 def tell(
@@ -372,10 +414,10 @@ def tell(
     evaluated: Evaluated,
 ) -> Told:
     """Amplifies for every example, and sums what the pairs say about the parameters."""
-    del settings
+    axis_name = settings.axis_name
     superposed, pairs, losses = evaluated
     share = superposed.share
-    amplified = amplify(losses, asked.eta, share)
+    amplified = amplify(losses, asked.eta, share, axis_name)
     weights = pair_weights(amplified, asked.eta, asked.sigma, share)
 
     def add_pair(totals, sources, pair, weight):
@@ -389,10 +431,10 @@ def tell(
     return Told(
         gradient=jax.tree.unflatten(jax.tree.structure(centre), gradients),
         collapses=jnp.asarray(True),
-        informed=jnp.any(amplified.informed),
+        informed=_any(amplified.informed, axis_name),
         finite=_trees.all_finite(gradients),
-        flat=jnp.all(amplified.losses.equal),
-        state=state._replace(info=_info(state, superposed, amplified)),
+        flat=~_any(~amplified.losses.equal, axis_name),
+        state=state._replace(info=_info(state, superposed, amplified, axis_name)),
     )
 
 
@@ -417,7 +459,10 @@ class Amplified(NamedTuple):
 
 
 def amplify(
-    losses: Float[Array, "P 2 b"], eta: Float[Array, ""], share: Float[Array, " b"]
+    losses: Float[Array, "P 2 b"],
+    eta: Float[Array, ""],
+    share: Float[Array, " b"],
+    axis_name: str | None = None,
 ) -> Amplified:
     """Exponential weights of every example, from a uniform prior (Eq 16).
 
@@ -425,6 +470,7 @@ def amplify(
       losses: L, shape ``[P, 2, b]``: of both candidates of every pair.
       eta: η ≥ 0.
       share: of the examples in a mean over the minibatch, shape ``[b]``.
+      axis_name: of the devices that have other examples.
 
     Returns:
       The amplitudes; K = 2 P. An example that lost all candidates keeps the prior.
@@ -432,7 +478,7 @@ def amplify(
     each = measured(losses.reshape(-1, losses.shape[-1]), eta.dtype)
     known = jnp.isfinite(each.excess)
     apart = jnp.where(each.equal[None] & known, 0, each.excess)
-    scaled_losses, unit = amplitudes.shared_zscore(apart, share)
+    scaled_losses, unit = amplitudes.shared_zscore(apart, share, axis_name)
     log_prior, informed = amplitudes.uniform_over_known(each.value)
     log_p = amplitudes.amplify(log_prior, scaled_losses, eta)
     return Amplified(each, log_prior, log_p, scaled_losses, unit, informed)
@@ -469,7 +515,17 @@ def pair_weights(
     return jnp.where(positive, exponential, linear) * share[None]
 
 
-def _info(state: NodeState, superposed: Superposed, amplified: Amplified) -> NodeInfo:
+def _any(where: jax.Array, axis_name: str | None) -> jax.Array:
+    """Whether it holds of any example, on any device."""
+    return _varying.summed(jnp.any(where).astype(jnp.int32), axis_name) > 0
+
+
+def _info(
+    state: NodeState,
+    superposed: Superposed,
+    amplified: Amplified,
+    axis_name: str | None,
+) -> NodeInfo:
     """The report; what losses have in common would take the digits of what differs."""
     share, clean = superposed.share, superposed.clean_drawn
     losses = amplified.losses.value
@@ -484,14 +540,24 @@ def _info(state: NodeState, superposed: Superposed, amplified: Amplified) -> Nod
     )
     expected = jnp.where(amplified.informed, measured.expected_loss, 0)
     of_candidates = jnp.matmul(excess, share, precision="highest")
+    means = {
+        name: jnp.mean(getattr(measured, name))
+        for name in ("expected_decrease", "kl", "entropy", "effective_candidates")
+    }
+    means = _varying.averaged(means, axis_name)
+    expected, of_candidates, num_nonfinite = _varying.summed(
+        (
+            jnp.sum(share * expected),
+            of_candidates,
+            jnp.sum(~jnp.isfinite(losses), dtype=jnp.int32),
+        ),
+        axis_name,
+    )
     return state.info._replace(
-        expected_loss=superposed.clean_loss + jnp.sum(share * expected),
+        expected_loss=superposed.clean_loss + expected,
         best_loss=superposed.clean_loss + jnp.min(of_candidates),
-        expected_decrease=jnp.mean(measured.expected_decrease),
-        kl=jnp.mean(measured.kl),
-        entropy=jnp.mean(measured.entropy),
-        effective_candidates=jnp.mean(measured.effective_candidates),
-        num_nonfinite=jnp.sum(~jnp.isfinite(losses), dtype=jnp.int32),
+        num_nonfinite=num_nonfinite,
+        **means,
     )
 
 
@@ -504,4 +570,5 @@ KERNEL = Kernel(
     evaluate=evaluate,
     tell=tell,
     candidates=None,
+    places=places,
 )

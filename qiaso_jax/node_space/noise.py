@@ -11,7 +11,9 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from qiaso_jax import _varying
 from qiaso_jax.node_space.directions import Directions, draw
+from qiaso_jax.program.axes import LOSSES
 from qiaso_jax.program.sites import Site
 
 
@@ -70,7 +72,7 @@ class NodeNoise:
         """Takes what the class says."""
         aval = site.variable.aval
         self._axis, self._mask, self._ratio = site.axis, mask, ratio
-        self.directions = [Directions(site.shape, aval.dtype, kind)]
+        self.directions = [Directions(site.shape, aval.dtype, kind, site.axis)]
         self._size = size.astype(aval.dtype)
 
     def feed(self, sources: Sequence[jax.Array], pair: jax.Array) -> Any:
@@ -131,7 +133,8 @@ class ExampleNoise:
         axis of the examples, to v.
       kind: a key of ``directions.REACH``.
       sigma: how far v is to move, in root mean square.
-      size: b, the number of examples.
+      rows: the numbers of the examples, shape ``[b]``.
+      axis_name: of the devices that have others.
     """
 
     def __init__(
@@ -140,16 +143,20 @@ class ExampleNoise:
         move: Callable[[list[jax.Array]], jax.Array],
         kind: str,
         sigma: jax.Array,
-        size: int,
+        rows: jax.Array,
+        axis_name: str | None,
     ):
         """Takes what the class says."""
-        self._size, self._move = size, move
-        self.directions = [Directions((size, *x.shape), x.dtype, kind) for x in shapes]
+        self._size, self._move = rows.shape[0], move
+        self.directions = [
+            Directions((self._size, *x.shape), x.dtype, kind, LOSSES) for x in shapes
+        ]
         # The nodes are to move by σ, as they do at other sites, lest one site drown
         # the others. How far unit noise at the weights moves them is seen from a draw.
         first = jnp.zeros((), jnp.int32)
-        moves = self._moved(draw(jax.random.key(0), self.directions, 1), first, 1.0)
-        moved = jnp.sqrt(jnp.mean(moves.astype(sigma.dtype) ** 2))
+        sources = draw(jax.random.key(0), self.directions, 1, rows)
+        moves = self._moved(sources, first, 1.0).astype(sigma.dtype)
+        moved = jnp.sqrt(_varying.averaged(jnp.mean(moves**2), axis_name))
         self._ratio = jnp.where(moved > 0, moved, 1)
         self._sigma = sigma / self._ratio
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from qiaso_jax import _varying
 from qiaso_jax.node_space.directions import NUMBERS_PER_WORD, draw
 from qiaso_jax.node_space.noise import SiteNoise
 
@@ -21,6 +22,7 @@ class Pairs:
 
     Attributes:
       key: of the noise.
+      rows: the numbers of the examples, shape ``[b]``.
       noises: one per site.
       num_pairs: P = K/2.
       at_a_time: how many pairs are gone through at once, at most; a divisor of the
@@ -28,6 +30,7 @@ class Pairs:
     """
 
     key: jax.Array
+    rows: jax.Array
     noises: Sequence[SiteNoise]
     num_pairs: int
     at_a_time: int
@@ -53,6 +56,7 @@ class Pairs:
         weights: jax.Array,
     ) -> Any:
         """``add(total, sources, pair, weights[pair])`` one after the other."""
+        zero = _varying.like(zero, weights)
         weights = weights.reshape(self._groups, -1, self._chunk, weights.shape[-1])
 
         def of_group(totals, sources, rows):
@@ -96,7 +100,7 @@ class Pairs:
     def _sources(self, group: Any) -> list[list[jax.Array]]:
         key = self.key if self._groups == 1 else jax.random.fold_in(self.key, group)
         directions = [z for noise in self.noises for z in noise.directions]
-        drawn = iter(draw(key, directions, self._group))
+        drawn = iter(draw(key, directions, self._group, self.rows))
         return [[next(drawn) for _ in noise.directions] for noise in self.noises]
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from qiaso_jax import _varying
 from qiaso_jax.program.axes import ExampleAxis
 from qiaso_jax.program.equations import (
     Environment,
@@ -93,6 +94,7 @@ def noise_size(
     clean: Mapping[Variable, Any],
     sigma: jax.Array,
     num_examples: int,
+    axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """The size of the noise at a site in weight space, and whether it is capped.
 
@@ -105,6 +107,7 @@ def noise_size(
       sigma: how far as many nodes as there are weights are to move, in root mean
         square.
       num_examples: b.
+      axis_name: of the devices that have other examples.
 
     Returns:
       The size, at most the root mean square of the parameters' own, and whether that
@@ -118,10 +121,12 @@ def noise_size(
     if not path.first:
         return jnp.minimum(sigma, own), sigma > own
 
+    measure = _Measure(sigma.dtype, axis_name)
+
     def gain(size):
         feed = size.astype(dtype) * signs.astype(dtype)
         noise = Noise({index: feed}, lambda i, x: x)
-        moves = _moves(program, path, reached, noise, {}, clean, sigma.dtype)
+        moves = _moves(program, path, reached, noise, {}, clean, measure)
         return jnp.max(moves) / size
 
     gains = jax.lax.map(gain, own * jnp.asarray(_SCALES[: _looks(path)], sigma.dtype))
@@ -177,7 +182,7 @@ def _moves(
     noise: Noise,
     inputs: Mapping[Variable, Any],
     clean: Mapping[Variable, Any],
-    dtype: Any,
+    measure: "_Measure",
 ) -> jax.Array:
     """How far the first variables with examples move, in root mean square.
 
@@ -189,7 +194,7 @@ def _moves(
         if equation not in path.inner:
             return operands
         far = _moves_within(
-            equation, path.inner[equation], reached, noise, operands, clean, dtype
+            equation, path.inner[equation], reached, noise, operands, clean, measure
         )
         return [far] * len(equation.outputs)
 
@@ -200,11 +205,11 @@ def _moves(
             jnp.max(
                 jnp.stack(
                     [
-                        jnp.zeros((), dtype),
+                        jnp.zeros((), measure.dtype),
                         *(
                             values[v]
                             if e in path.inner
-                            else _distance(values, clean, v, dtype)
+                            else measure.distance(values, clean, v)
                             for v in e.outputs
                             if _is_number(v) and v in values
                         ),
@@ -223,14 +228,16 @@ def _moves_within(
     noise: Noise,
     operands: Sequence[Any],
     clean: Mapping[Variable, Any],
-    dtype: Any,
+    measure: "_Measure",
 ) -> jax.Array:
     """The same in the body of a loop, over all of its iterations as they are."""
     loop = equation.loop
     assert loop is not None
-    constants, _, slices = loop.apart(operands)
-    tidy_constants, carry, tidy_slices = loop.apart(clean_operands(equation, clean))
     feeds = {i: noise.feeds[i] for i in reached.sites_in(loop)}
+    tidy = clean_operands(equation, clean)
+    operands, tidy, feeds = _varying.together((list(operands), tidy, feeds))
+    constants, _, slices = loop.apart(operands)
+    tidy_constants, carry, tidy_slices = loop.apart(tidy)
 
     def step(carry, sliced):
         tidy_slices, slices, feeds = sliced
@@ -243,7 +250,7 @@ def _moves_within(
             Noise({**noise.feeds, **feeds}, noise.at),
             noisy,
             values,
-            dtype,
+            measure,
         )
         return list(map(values.read, loop.body.outputs[: loop.num_carry])), far
 
@@ -257,12 +264,25 @@ def _moves_within(
     return jnp.max(jnp.sqrt(jnp.mean(far**2, axis=0)))
 
 
-def _distance(
-    values: Environment, clean: Mapping[Variable, Any], variable: Any, dtype: Any
-) -> jax.Array:
-    if variable not in values:
-        return jnp.zeros((), dtype)
-    return _rms(values[variable].astype(dtype) - clean[variable].astype(dtype))
+class _Measure(NamedTuple):
+    """How distances are measured.
+
+    Attributes:
+      dtype: of the results.
+      axis_name: of the devices that have other examples.
+    """
+
+    dtype: Any
+    axis_name: str | None
+
+    def distance(
+        self, values: Environment, clean: Mapping[Variable, Any], variable: Any
+    ) -> jax.Array:
+        """How far a variable is from its clean value, in root mean square."""
+        if variable not in values:
+            return jnp.zeros((), self.dtype)
+        moved = values[variable].astype(self.dtype) - clean[variable].astype(self.dtype)
+        return jnp.sqrt(_varying.averaged(jnp.mean(moved**2), self.axis_name))
 
 
 def _is_number(atom: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from qiaso_jax import _varying
 from qiaso_jax._trees import sharded_like
 from qiaso_jax.node_space.directions import REACH
 from qiaso_jax.node_space.examples import Model, telling_examples
@@ -47,6 +48,7 @@ class Superposed(NamedTuple):
       clean_loss: mean over the minibatch.
       clean_drawn: the clean losses of the examples drawn, ``[b]``.
       share: of those in a mean over the minibatch, ``[b]``.
+      rows: the numbers of the examples drawn, among those of all devices, ``[b]``.
       noises: one per site.
       losses: of the feeds of all sites, a pair and a sign: ``[b]``.
       gradients: of the sums over the pairs at all sites: one array per parameter.
@@ -55,6 +57,7 @@ class Superposed(NamedTuple):
     clean_loss: jax.Array
     clean_drawn: jax.Array
     share: jax.Array
+    rows: jax.Array
     noises: list[SiteNoise]
     losses: Callable[[Sequence[Any], jax.Array, jax.Array], jax.Array]
     gradients: Callable[[Sequence[Any]], list[jax.Array]]
@@ -94,6 +97,7 @@ class _Drawn(NamedTuple):
       evaluated: the equations that have to be evaluated; all if ``None``.
       share: in a mean over the minibatch.
       clean_loss: mean over the minibatch, if known.
+      rows: their numbers, among those of all devices.
     """
 
     program: Program
@@ -103,6 +107,7 @@ class _Drawn(NamedTuple):
     evaluated: set[Equation] | None
     share: jax.Array
     clean_loss: jax.Array | None
+    rows: jax.Array
 
 
 def superpose(
@@ -113,6 +118,7 @@ def superpose(
     sigma: jax.Array,
     kind: str,
     reactive_only: bool,
+    axis_name: str | None = None,
 ) -> Superposed:
     """Chooses examples, evaluates them as they are, and finds the noise at the sites.
 
@@ -124,8 +130,10 @@ def superpose(
       sigma: σ > 0.
       kind: a key of ``REACH``.
       reactive_only: whether only nodes that react get noise.
+      axis_name: of the devices, each of which has a part of the minibatch and draws
+        from that.
     """
-    drawn = _draw(model, analysis, size, key, sigma.dtype)
+    drawn = _draw(model, analysis, size, key, sigma.dtype, axis_name)
     program = drawn.program
     sites = analysis.sites if drawn.twin is None else drawn.twin.sites
     in_nodes = [i for i, space in enumerate(analysis.spaces) if space != "example"]
@@ -162,7 +170,7 @@ def superpose(
         clean_pass, [model.leaves[i] for i in moving], has_aux=True
     )
     noises = [
-        _noise_at(i, model, analysis, drawn, clean, masks, sigma, kind)
+        _noise_at(i, model, analysis, drawn, clean, masks, sigma, kind, axis_name)
         for i in range(len(analysis.spaces))
     ]
     reached = Reached(program, sites, range(len(noises)))
@@ -189,14 +197,17 @@ def superpose(
         (parts,) = pull(cotangents)
         for leaf, part in zip(moving, parts, strict=True):
             found[leaf] += part
-        return found
+        return _varying.summed(found, axis_name)
 
     clean_drawn = clean.read(program.outputs[0]).astype(sigma.dtype)
     clean_loss = drawn.clean_loss
     return Superposed(
-        clean_loss=jnp.mean(clean_drawn) if clean_loss is None else clean_loss,
+        clean_loss=_varying.averaged(
+            jnp.mean(clean_drawn) if clean_loss is None else clean_loss, axis_name
+        ),
         clean_drawn=clean_drawn,
         share=drawn.share,
+        rows=drawn.rows,
         noises=noises,
         losses=losses,
         gradients=gradients,
@@ -212,33 +223,54 @@ def _noise_at(
     masks: Mapping[int, Any],
     sigma: jax.Array,
     kind: str,
+    axis_name: str | None,
 ) -> SiteNoise:
     """The noise at one site, in the space that the analysis has for it."""
     sites = analysis.sites if drawn.twin is None else drawn.twin.sites
     site, space = sites.sites[index], analysis.spaces[index]
     if space == "example":
-        return _example_noise(model, analysis, index, clean, drawn, sigma, kind)
+        return _example_noise(
+            model, analysis, index, clean, drawn, sigma, kind, axis_name
+        )
     if space == "node":
         return NodeNoise(site, kind, sigma, masks[index])
     path = path_of(analysis.program, analysis.sites, index)
     if drawn.twin is not None:
         path = path.translated(drawn.twin.equations)
-    size = drawn.share.shape[0]
-    far, _ = noise_size(drawn.program, sites, index, path, clean, sigma, size)
+    far, _ = noise_size(
+        drawn.program,
+        sites,
+        index,
+        path,
+        clean,
+        sigma,
+        drawn.share.shape[0],
+        axis_name,
+    )
     return NodeNoise(site, kind, far, None, sigma / far)
 
 
 def _draw(
-    model: Model, analysis: Analysis, size: int, key: jax.Array, dtype: Any
+    model: Model,
+    analysis: Analysis,
+    size: int,
+    key: jax.Array,
+    dtype: Any,
+    axis_name: str | None,
 ) -> _Drawn:
+    rows, devices = jnp.arange(size, dtype=jnp.uint32), 1
+    if axis_name is not None:
+        devices, here = jax.lax.axis_size(axis_name), jax.lax.axis_index(axis_name)
+        rows += jnp.asarray(here * size, jnp.uint32)
+        key = jax.random.fold_in(key, here)
     if size == model.size:
-        share = jnp.full((size,), 1 / size, dtype)
-        return _Drawn(analysis.program, None, model.batch, {}, None, share, None)
+        share = jnp.full((size,), 1 / (size * devices), dtype)
+        return _Drawn(analysis.program, None, model.batch, {}, None, share, None, rows)
     whole = analysis.program
     part = part_of(model, analysis, size)
     values = evaluate(whole, [*model.leaves, *model.batch])
     losses = values.read(whole.outputs[0]).astype(dtype)
-    rows, share = telling_examples(key, losses, size)
+    chosen, share = telling_examples(key, losses, size)
     known, evaluated = looked_up(
         whole,
         part,
@@ -246,13 +278,22 @@ def _draw(
         analysis.demand,
         model.size,
         values,
-        rows,
+        chosen,
     )
     batch = [
-        taken(x, where, model.size, rows)
+        taken(x, where, model.size, chosen)
         for x, where in zip(model.batch, model.statuses, strict=True)
     ]
-    return _Drawn(part.program, part, batch, known, evaluated, share, jnp.mean(losses))
+    return _Drawn(
+        part.program,
+        part,
+        batch,
+        known,
+        evaluated,
+        share / devices,
+        jnp.mean(losses),
+        rows,
+    )
 
 
 def _wanted(part: Twin) -> set[Variable]:
@@ -278,6 +319,7 @@ def _example_noise(
     drawn: _Drawn,
     sigma: jax.Array,
     kind: str,
+    axis_name: str | None,
 ) -> ExampleNoise:
     """Noise at the weights of every example, by the program for a single one."""
     site, single = analysis.sites.sites[index], analysis.single
@@ -324,4 +366,5 @@ def _example_noise(
     # evaluated here and not for every candidate.
     shapes = [jax.ShapeDtypeStruct(w.shape, w.dtype) for w in weights]
     still = [jnp.zeros((size, *w.shape), w.dtype) for w in weights]
-    return ExampleNoise(shapes, jax.linearize(move, still)[1], kind, sigma, size)
+    moved_by = jax.linearize(move, still)[1]
+    return ExampleNoise(shapes, moved_by, kind, sigma, drawn.rows, axis_name)

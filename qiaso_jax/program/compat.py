@@ -9,8 +9,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core as jex
 from jax.extend.core import primitives as extended
+
+from qiaso_jax import _varying
 
 
 def _traced(function: Any, *args: Any) -> dict[str, Any]:
@@ -24,6 +27,9 @@ _UNLISTED = _traced(
     jax.ShapeDtypeStruct((2,), "uint32"),
 )
 """Primitives that no public module of JAX has."""
+
+_VARIES = ("pvary",)
+"""What only says that its result varies from device to device."""
 
 _LIBRARIES = ("/jax/", "/jaxlib/", "/flax/", "/haiku/", "/equinox/", "/optax/")
 _OURS = __file__.removesuffix("program/compat.py")
@@ -68,6 +74,13 @@ def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
 
 def bind(primitive: Any, params: dict[str, Any], operands: Iterable[Any]) -> list[Any]:
     """Evaluates one equation on ``operands``."""
+    # What was traced for parameters of all devices may be evaluated for those of one.
+    operands = list(operands)
+    axes = _varying.axes_of(operands)
+    if axes:
+        operands = _varying.along(list(map(jnp.asarray, operands)), axes)
+    if primitive.name in _VARIES:
+        return _varying.along(operands, frozenset(params["axes"]))
     params = primitive.get_bind_params(params)
     # Some versions return the functions among the parameters apart.
     functions, params = params if isinstance(params, tuple) else ((), params)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from qiaso_jax import _varying
 from qiaso_jax.program import compat, positions
 
 
@@ -157,7 +158,7 @@ def scan(
     operands: Sequence[Any],
 ) -> list[Any]:
     """``loop`` with another body of the same operands and results."""
-    constants, carry, stacked = loop.apart(operands)
+    constants, carry, stacked = loop.apart(_varying.together([*operands]))
 
     def step(carry, slices):
         outputs = body(constants, list(carry), list(slices))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import sequential_vmap
 
+from qiaso_jax import _varying
 from qiaso_jax.program import compat, perturbed
 from qiaso_jax.program.equations import Atom, Equation, Program, Variable, bind
 from qiaso_jax.program.perturbed import (
@@ -50,6 +51,13 @@ def evaluate(
 
 def _dense(value: Any) -> Any:
     return value.dense() if isinstance(value, Lazy) else value
+
+
+def _axes(values: Sequence[Any]) -> frozenset[str]:
+    """The axes of a mesh along which any of the values varies."""
+    return _varying.axes_of(
+        [x.of.base if isinstance(x, Squared) else getattr(x, "base", x) for x in values]
+    )
 
 
 def _run(
@@ -264,7 +272,7 @@ def _within(
                 )
         return list(map(_dense, values))
 
-    own = [not x for x in shared]
+    own, axes = [not x for x in shared], _axes(operands)
 
     def results(program, inputs, own):
         return list(map(_dense, _run(program, inputs, own, note)))
@@ -274,7 +282,8 @@ def _within(
     if equation.name == "cond":
         index, *others = operands
         branches = [
-            lambda body=body: results(body, others, own[1:]) for body in equation.bodies
+            lambda body=body: _varying.along(results(body, others, own[1:]), axes)
+            for body in equation.bodies
         ]
         return jax.lax.switch(_dense(index), branches)
     condition, body = equation.bodies
@@ -288,8 +297,8 @@ def _within(
 
     return jax.lax.while_loop(
         lambda state: with_state(condition, 0, start, state)[0],
-        lambda state: with_state(body, start, end, state),
-        carried(operands[end:]),
+        lambda state: _varying.along(with_state(body, start, end, state), axes),
+        _varying.along(carried(operands[end:]), axes),
     )
 
 
@@ -316,8 +325,9 @@ def _scanned(
         outputs = results(loop.body, [*constants, *carry, *inputs], own)
         return outputs[: loop.num_carry], outputs[loop.num_carry :]
 
+    carry = _varying.along(carried(carry), _axes(operands))
     final, ys = jax.lax.scan(
-        step, carried(carry), slices, length=loop.length, reverse=loop.reverse
+        step, carry, slices, length=loop.length, reverse=loop.reverse
     )
     return [*final, *ys]
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from qiaso_jax import _varying
 from qiaso_jax.program.equations import (
     Atom,
     Environment,
@@ -348,12 +349,11 @@ def _noisy_loop(
     """The noisy results of a loop, with its clean iterations beside the noisy ones."""
     loop = equation.loop
     assert loop is not None
+    feeds = {i: noise.feeds[i] for i in reached.sites_in(loop)}
+    tidy = clean_operands(equation, clean)
+    operands, tidy, feeds = _varying.together((operands, tidy, feeds))
     constants, carry, slices = loop.apart(operands)
-    clean_constants, clean_carry, clean_slices = loop.apart(
-        clean_operands(equation, clean)
-    )
-    inner = reached.sites_in(loop)
-    feeds = {i: noise.feeds[i] for i in inner}
+    clean_constants, clean_carry, clean_slices = loop.apart(tidy)
 
     def step(carried, sliced):
         (clean_carry, carry), (clean_slices, slices, feeds) = carried, sliced
@@ -386,6 +386,7 @@ def _noisy_cond(
 ) -> list[Any]:
     index, *noisy = operands
     tidy = clean_operands(equation, clean)[1:]
+    noisy, tidy = _varying.together((noisy, tidy))
     branches = [
         lambda tidy, noisy, body=body: _both(body, reached, noise, tidy, noisy)[1]
         for body in equation.bodies
@@ -403,7 +404,7 @@ def _noisy_while(
     condition, body = equation.bodies
     start = equation.params["cond_nconsts"]
     end = start + equation.params["body_nconsts"]
-    tidy = clean_operands(equation, clean)
+    operands, tidy = _varying.together((operands, clean_operands(equation, clean)))
 
     def goes_on(carried):
         return run(condition, [*operands[:start], *carried[1]])[0]

@@ -467,6 +467,7 @@ RULES: dict[str, Callable[[Equation, Sequence[Any]], list[Any]]] = {
     "integer_pow": _squared,
     "mul": _multiplied,
     "neg": _negated,
+    "pvary": _identity,
     "reduce_sum": _summed,
     "reshape": _reshape,
     "rev": _reversed,
