@@ -316,7 +316,7 @@ def _update(
                 "candidates that could be asked for; call update with value_fn=."
             )
         if bound.axis is not None:
-            raise ValueError(
+            raise NoCandidates(
                 "ask and tell are of all candidates, which this tx divides over the "
                 f"devices along {bound.axis.name!r}; make one without mesh= and "
                 "axis_name=."

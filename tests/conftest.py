@@ -22,6 +22,7 @@ install_import_hook(
 flags = [
     "--xla_backend_optimization_level=0",
     "--xla_cpu_parallel_codegen_split_count=1",
+    "--xla_force_host_platform_device_count=8",
 ]
 # With this it is twice as quick again, but later versions end where they are given it.
 if jax.__version_info__ < (0, 11):

@@ -52,7 +52,12 @@ def test_it_leaves_the_state_and_costs_two_steps(name):
 
 def test_two_equal_estimates_have_no_noise_and_none_has_no_signal():
     def ratio(value_fn):
-        tx = qiaso_jax.qiaso(2, 0.1, loss_scaling=lambda x: jnp.sign(x - jnp.mean(x)))
+        tx = qiaso_jax.qiaso(
+            2,
+            0.1,
+            loss_scaling=lambda x: jnp.sign(x - jnp.mean(x)),
+            directions="gaussian",
+        )
         params = jnp.ones(())
         return qiaso_jax.signal_to_noise(tx, tx.init(params), params, value_fn=value_fn)
 

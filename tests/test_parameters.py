@@ -96,7 +96,7 @@ def test_updates_of_masked_leaves_pass_and_are_seen(name):
 
 
 def test_masked_leaves_of_candidates_that_are_asked_for():
-    tx = qiaso_jax.qiaso(4, 0.1, mask=MASKS["prefix"])
+    tx = qiaso_jax.qiaso(4, 0.1, mask=MASKS["prefix"], directions="gaussian")
     params = {**PARAMS, **FIXED}
     candidates = qiaso_jax.ask(tx, tx.init(params), params)
     assert candidates["head"]["v"].shape == (4, 2)
@@ -128,7 +128,7 @@ def test_what_jit_does_not_take_is_asked_and_told_too():
 
 
 def test_masks_and_pseudo_gradients():
-    tx = qiaso_jax.qiaso(4, 0.1, mask=MASKS["prefix"])
+    tx = qiaso_jax.qiaso(4, 0.1, mask=MASKS["prefix"], directions="gaussian")
     params = {**PARAMS, **FIXED}
 
     def loss(params):

@@ -365,6 +365,7 @@ def _example_noise(
     # What does not depend on the noise, such as clean iterations of a loop, is
     # evaluated here and not for every candidate.
     shapes = [jax.ShapeDtypeStruct(w.shape, w.dtype) for w in weights]
-    still = [jnp.zeros((size, *w.shape), w.dtype) for w in weights]
+    zeros = [jnp.zeros((size, *w.shape), w.dtype) for w in weights]
+    still = _varying.like(zeros, weights, rows)
     moved_by = jax.linearize(move, still)[1]
     return ExampleNoise(shapes, moved_by, kind, sigma, drawn.rows, axis_name)

@@ -157,8 +157,10 @@ def test_where_factors_stay_factors(notes):
 def test_every_rule_has_been_seen(notes):
     seen = {e.name for each in notes.values() for _, e, factored, _ in each if factored}
     products = {primitive.name for primitive in low_rank._PRODUCTS}
-    # Sums of derivatives are of no weights; conversions are seen in half precision.
-    assert seen >= {*RULES, *products} - {"add_any", "convert_element_type"}
+    # Sums of derivatives are of no weights; conversions are seen in half precision, and
+    # what varies over devices in tests/test_devices.py.
+    unseen = {"add_any", "convert_element_type", "pvary"}
+    assert seen >= {*RULES, *products} - unseen
 
 
 def losses_of(value_fn, params, batch, kind, number=5):

@@ -1,0 +1,349 @@
+"""Candidates and examples over devices: the same numbers, wherever they are drawn."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import qiaso_jax
+
+NUMBER = 8
+pytestmark = pytest.mark.skipif(
+    jax.device_count() < NUMBER, reason=f"needs {NUMBER} devices"
+)
+
+RNG = np.random.default_rng(0)
+PARAMS = {
+    "in": RNG.normal(size=(20, 16)) / 4,
+    "bias": np.zeros(16),
+    "out": RNG.normal(size=(16, 3)) / 4,
+}
+X, Y = RNG.normal(size=(32, 20)), RNG.integers(0, 3, 32)
+
+MESHES = [
+    pytest.param(number, kind, id=f"{number} {kind.name}")
+    for number, kind in [
+        (1, AxisType.Explicit),
+        (2, AxisType.Explicit),
+        (4, AxisType.Auto),
+        (8, AxisType.Auto),
+        (8, AxisType.Explicit),
+    ]
+]
+WHOLE = P()
+WAYS = ["mesh", "context", "shard_map", "unchecked"]
+QIASO = {
+    "signs": {},
+    "normal": {"directions": "gaussian"},
+    "low rank": {"directions": "low_rank"},
+    "in chunks": {"candidate_batch_size": 2},
+    "low rank in chunks": {"directions": "low_rank", "candidate_batch_size": 2},
+    "groups": {"groups": 8, "num_candidates": 4},
+}
+NODE = {
+    "node": {"space": "node"},
+    "weights": {"space": "weights"},
+    "example": {"space": "example"},
+    "normal": {"directions": "gaussian"},
+}
+
+
+def losses(params, x, y):
+    hidden = jnp.tanh(x @ params["in"] + params["bias"][None])
+    return optax.softmax_cross_entropy_with_integer_labels(hidden @ params["out"], y)
+
+
+def loss(params, x, y):
+    return jnp.mean(losses(params, x, y))
+
+
+def mesh_of(number, kind=AxisType.Auto):
+    devices = jax.devices()[:number]
+    return jax.make_mesh((number,), ("d",), axis_types=(kind,), devices=devices)
+
+
+def arrays(dtype):
+    params = jax.tree.map(lambda x: jnp.asarray(x, dtype), PARAMS)
+    return params, jnp.asarray(X, dtype), jnp.asarray(Y)
+
+
+def stepped(make, value_fn, way, mesh, dtype="float64", batch=WHOLE):
+    """Updates and state after one step over the devices of a mesh."""
+    params, x, y = arrays(dtype)
+    if batch != WHOLE:
+        x, y = jax.device_put((x, y), NamedSharding(mesh, batch))
+    named = {"mesh": mesh} if way == "mesh" else {"axis_name": "d"}
+    tx = make(**({} if way == "found" else named))
+
+    def step(params, state, x, y):
+        return tx.update(None, state, params, value_fn=value_fn, x=x, y=y)
+
+    if way in ("shard_map", "unchecked"):
+        step = jax.shard_map(
+            step,
+            mesh=mesh,
+            in_specs=(P(), P(), batch, batch),
+            out_specs=P(),
+            check_vma=way == "shard_map",
+        )
+    if way == "context":
+        with jax.set_mesh(mesh):
+            return jax.jit(step)(params, tx.init(params), x, y)
+    return jax.jit(step)(params, tx.init(params), x, y)
+
+
+def alone(make, value_fn, dtype="float64"):
+    params, x, y = arrays(dtype)
+    tx = make()
+    return jax.jit(
+        lambda: tx.update(None, tx.init(params), params, value_fn=value_fn, x=x, y=y)
+    )()
+
+
+def assert_equal_displacements(found, expected, tolerance):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        error = np.linalg.norm(np.asarray(a, np.float64) - np.asarray(b, np.float64))
+        assert error <= tolerance * np.linalg.norm(np.asarray(b, np.float64))
+
+
+def qiaso(num_candidates=32, **settings):
+    return qiaso_jax.qiaso(num_candidates, 0.1, **settings)
+
+
+def node_qiaso(**settings):
+    given = {"examples": 1.0, "optimizer": optax.sgd(1.0), **settings}
+    return qiaso_jax.node_qiaso(8, 0.1, **given)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", QIASO.values(), ids=QIASO)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("number", "kind"), MESHES)
+def test_candidates_are_the_same_numbers(settings, way, number, kind):
+    def make(**axis):
+        return qiaso(**settings, **axis)
+
+    with jax.enable_x64(True):
+        expected, before = alone(make, loss)
+        found, state = stepped(make, loss, way, mesh_of(number, kind))
+        np.testing.assert_array_equal(state.log_amplitudes, before.log_amplitudes)
+        assert_equal_displacements(found, expected, 1e-10)
+
+
+@pytest.mark.parametrize("settings", QIASO.values(), ids=QIASO)
+def test_candidates_in_single_precision(settings):
+    def make(**axis):
+        return qiaso(**settings, **axis)
+
+    expected, before = alone(make, loss, "float32")
+    found, state = stepped(make, loss, "mesh", mesh_of(NUMBER), "float32")
+    np.testing.assert_array_equal(state.info.best_loss, before.info.best_loss)
+    assert_equal_displacements(found, expected, 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", NODE.values(), ids=NODE)
+@pytest.mark.parametrize("way", ["found", "context", "shard_map", "unchecked"])
+@pytest.mark.parametrize(("number", "kind"), MESHES[1::2])
+def test_examples_are_the_same_numbers(settings, way, number, kind):
+    def make(**axis):
+        return node_qiaso(**settings, **axis)
+
+    with jax.enable_x64(True):
+        expected, before = alone(make, losses)
+        found, state = stepped(make, losses, way, mesh_of(number, kind), batch=P("d"))
+        assert_equal_displacements(found, expected, 1e-10)
+        for a, b in zip(state.info, before.info, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_a_choice_of_examples_is_unbiased():
+    mesh = mesh_of(4)
+    params, x, y = arrays("float32")
+    tx = qiaso_jax.node_qiaso(
+        16, 1e-2, examples=0.25, axis_name="d", optimizer=optax.sgd(1.0)
+    )
+
+    def step(seed, params, x, y):
+        key = jax.random.key_data(jax.random.key(seed))
+        state = tx.init(params)._replace(key=key)
+        return tx.update(None, state, params, value_fn=losses, x=x, y=y)[0]
+
+    def mean(seeds, *args):
+        def add(total, seed):
+            total = jax.tree.map(jnp.add, total, step(seed, *args))
+            return total, None
+
+        zeros = jax.tree.map(jnp.zeros_like, args[0])
+        total, _ = jax.lax.scan(add, zeros, seeds)
+        return jax.tree.map(lambda t: -t / len(seeds), total)
+
+    mapped = jax.shard_map(
+        mean,
+        mesh=mesh,
+        in_specs=(P(), P(), P("d"), P("d")),
+        out_specs=P(),
+        check_vma=False,
+    )
+    found = [
+        jax.jit(mapped)(jnp.arange(i * 200, (i + 1) * 200), params, x, y)
+        for i in range(5)
+    ]
+    gradient = jax.grad(lambda p: loss(p, x, y))(params)
+    for name, expected in gradient.items():
+        each = np.stack([run[name] for run in found])
+        error = np.linalg.norm(each.mean(0) - expected)
+        noise = np.sqrt(np.sum(each.var(0, ddof=1)) / len(each))
+        assert error < 1.5 * noise < 0.75 * np.linalg.norm(expected)
+
+
+def compiled_of(make, value_fn, mesh, batch):
+    params, x, y = arrays("float32")
+    if mesh is not None:
+        x, y = jax.device_put((x, y), NamedSharding(mesh, batch))
+    tx = make(axis_name="d") if mesh is not None else make()
+
+    def step(params, state, x, y):
+        return tx.update(None, state, params, value_fn=value_fn, x=x, y=y)
+
+    if mesh is not None:
+        specs = (P(), P(), batch, batch)
+        step = jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=P())
+    return jax.jit(step).lower(params, tx.init(params), x, y).compile()
+
+
+def numbers_that_cross(compiled):
+    """How many numbers each collective of a compiled program takes."""
+    pattern = r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|"
+    pattern += r"reduce-scatter)(-start)?\("
+    found = re.findall(pattern, compiled.as_text())
+    return [
+        sum(
+            int(np.prod([int(n) for n in shape.split(",") if n]))
+            for shape in re.findall(r"\w+\[([\d,]*)\]", shapes)
+        )
+        for shapes, *_ in found
+    ]
+
+
+def test_losses_and_one_displacement_cross():
+    size = sum(x.size for x in PARAMS.values())
+    compiled = compiled_of(qiaso, loss, mesh_of(NUMBER), P())
+    assert sorted(numbers_that_cross(compiled)) in ([32, size], [32 + size])
+
+
+def test_a_device_does_its_part_of_the_work():
+    def cost(mesh, make, value_fn, batch):
+        return compiled_of(make, value_fn, mesh, batch).cost_analysis()["flops"]
+
+    def many(**axis):
+        return qiaso(512, **axis)
+
+    for make, value_fn, batch in (
+        (many, loss, P()),
+        (node_qiaso, losses, P("d")),
+    ):
+        whole = cost(None, make, value_fn, batch)
+        part = cost(mesh_of(NUMBER), make, value_fn, batch)
+        assert part < 0.2 * whole
+
+
+@pytest.mark.parametrize("make", [qiaso, node_qiaso], ids=["qiaso", "node_qiaso"])
+def test_what_varies_over_devices_is_refused(make):
+    value_fn = losses if make is node_qiaso else loss
+    params, x, y = arrays("float32")
+    tx = make()
+    step = jax.shard_map(
+        lambda p, s, x, y: tx.update(None, s, p, value_fn=value_fn, x=x, y=y),
+        mesh=mesh_of(2),
+        in_specs=(P(), P(), P("d"), P("d")),
+        out_specs=P(),
+    )
+    hint = "axis_name='d'" if make is node_qiaso else r"jax.lax.pmean\(loss, 'd'\)"
+    with pytest.raises(ValueError, match=f"varies over the mesh axis 'd'.*{hint}"):
+        step(params, tx.init(params), x, y)
+
+
+def test_a_reduced_loss_of_divided_examples():
+    params, x, y = arrays("float32")
+    expected, _ = alone(qiaso, loss, "float32")
+    tx = qiaso()
+
+    def reduced(params, x, y):
+        return jax.lax.pmean(loss(params, x, y), "d")
+
+    step = jax.shard_map(
+        lambda p, s, x, y: tx.update(None, s, p, value_fn=reduced, x=x, y=y),
+        mesh=mesh_of(4),
+        in_specs=(P(), P(), P("d"), P("d")),
+        out_specs=P(),
+    )
+    found, _ = jax.jit(step)(params, tx.init(params), x, y)
+    assert_equal_displacements(found, expected, 1e-4)
+
+
+def test_candidates_together():
+    params, x, y = arrays("float32")
+    expected, _ = alone(qiaso, loss, "float32")
+    tx = qiaso(mesh=mesh_of(4))
+    seen = []
+
+    def together(candidates, x, y):
+        seen.append(candidates["in"].shape[0])
+        return jax.vmap(lambda p: loss(p, x, y))(candidates)
+
+    found, _ = jax.jit(
+        lambda p, s: tx.update(None, s, p, candidates_value_fn=together, x=x, y=y)
+    )(params, tx.init(params))
+    assert seen == [32 // 4]
+    assert_equal_displacements(found, expected, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_candidates": 12}, "num_candidates must be a multiple of 8.*of pairs"),
+        ({"num_candidates": 4, "groups": 6}, "groups must be a multiple of 4"),
+    ],
+)
+def test_what_does_not_divide_is_refused(settings, message):
+    params, x, y = arrays("float32")
+    tx = qiaso(**settings, mesh=mesh_of(4))
+    with pytest.raises(ValueError, match=message):
+        tx.update(None, tx.init(params), params, value_fn=loss, x=x, y=y)
+
+
+def test_examples_that_do_not_divide_are_refused():
+    params, x, y = arrays("float32")
+    tx = node_qiaso(axis_name="d")
+    with (
+        jax.set_mesh(mesh_of(8)),
+        pytest.raises(ValueError, match=r"30 examples .* multiple of 8"),
+    ):
+        tx.update(None, tx.init(params), params, value_fn=losses, x=x[:30], y=y[:30])
+
+
+def test_arguments_are_checked():
+    mesh = jax.make_mesh((2, 2), ("a", "b"), devices=jax.devices()[:4])
+    with pytest.raises(TypeError, match=r"mesh must be a jax.sharding.Mesh"):
+        qiaso(mesh="d")
+    with pytest.raises(TypeError, match="axis_name must be the name of one axis"):
+        qiaso(axis_name=("a", "b"))
+    with pytest.raises(ValueError, match="axis_name must say along which"):
+        qiaso(mesh=mesh)
+    with pytest.raises(ValueError, match=r"one of the axes \['a', 'b'\].*'c'"):
+        qiaso(mesh=mesh, axis_name="c")
+    with pytest.raises(ValueError, match="collapse_every=1, tunnelling=None"):
+        qiaso(mesh=mesh, axis_name="a", collapse_every=2)
+    params, x, y = arrays("float32")
+    tx = qiaso(axis_name="nowhere")
+    with pytest.raises(ValueError, match="axis_name='nowhere' is no axis here"):
+        tx.update(None, tx.init(params), params, value_fn=loss, x=x, y=y)
+    tx = qiaso(mesh=mesh, axis_name="a")
+    with pytest.raises(ValueError, match="ask and tell are of all candidates"):
+        qiaso_jax.ask(tx, tx.init(params), params)
