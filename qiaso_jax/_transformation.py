@@ -15,7 +15,7 @@ import optax
 
 from qiaso_jax import _arguments, _trees
 from qiaso_jax._arguments import PyTree
-from qiaso_jax.devices import Axis, axis_along
+from qiaso_jax.devices import Axis, are_divided, axis_along
 from qiaso_jax.evaluation import Objective, objective_of_all, objective_of_one
 
 
@@ -339,7 +339,7 @@ def _update(
 
     objective = objective_at(at, accepted)
     places = None
-    if kernel.places is not None and not (bound.axis and bound.axis.is_bound):
+    if kernel.places is not None and are_divided(bound.axis, accepted):
         places = kernel.places(bound.settings, centre, objective)
         bound = bound.over_examples(accepted, places)
     if bound.axis is None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
@@ -67,7 +68,9 @@ class Axis(NamedTuple):
         divided = list(places or [None] * len(jax.tree.leaves(kwargs)))
         divided = [None] * (len(leaves) - len(divided)) + divided
         # What is no array is the same everywhere, and no operand.
-        held = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array)]
+        held = [
+            i for i, x in enumerate(leaves) if isinstance(x, jax.Array | np.ndarray)
+        ]
 
         def on_device(arrays):
             own = dict(zip(held, arrays, strict=True))
@@ -81,7 +84,9 @@ class Axis(NamedTuple):
             axis_names={self.name},
             check_vma=False,
         )
-        return on_devices([self._laid(leaves[i], divided[i]) for i in held])
+        return on_devices(
+            [self._laid(jnp.asarray(leaves[i]), divided[i]) for i in held]
+        )
 
     def _laid(self, x: jax.Array, place: int | None) -> jax.Array:
         """An array along whose axis ``place`` this one is, and along no other."""
@@ -111,6 +116,14 @@ class Axis(NamedTuple):
                 f"or give mesh=; found the axes {list(mesh.axis_names)}."
             )
         return mesh
+
+
+def are_divided(axis: Axis | None, kwargs: PyTree) -> bool:
+    """Whether arguments may be divided here, and not by the caller already."""
+    if axis is not None:
+        return not axis.is_bound
+    arrays = (x for x in jax.tree.leaves(kwargs) if isinstance(x, jax.Array))
+    return any(_explicit(x).mesh.axis_names for x in arrays)
 
 
 def axis_along(leaves: Sequence[Any], places: Sequence[int | None]) -> Axis | None:
@@ -153,7 +166,7 @@ def _names(entry: Any) -> tuple[str, ...]:
     return (entry,) if isinstance(entry, str) else tuple(entry)
 
 
-def _spec(names: Mapping[int | None, tuple[str, ...]]) -> PartitionSpec:
+def _spec(names: Mapping[Any, tuple[str, ...]]) -> PartitionSpec:
     """The spec of arrays whose axes lie along those of a mesh that are named."""
     last = max((i for i in names if i is not None), default=-1)
     return PartitionSpec(*(names.get(i) or None for i in range(last + 1)))
