@@ -65,6 +65,12 @@ def greatest(tree: PyTree, axis_name: str | None) -> PyTree:
     return tree if axis_name is None else jax.lax.pmax(tree, axis_name)
 
 
+def mean_of_all(x: jax.Array) -> jax.Array:
+    """The mean over all devices for which a number is another one."""
+    axes = tuple(sorted(axes_of(x)))
+    return jax.lax.pmean(x, axes) if axes else x
+
+
 def check_reduced(losses: PyTree, centre: PyTree) -> None:
     """Raises ``ValueError`` for losses that vary where the parameters do not."""
     axes = sorted(axes_of(losses) - axes_of(centre))

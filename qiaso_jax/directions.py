@@ -372,15 +372,22 @@ class Directions(NamedTuple):
 
         A list with an entry for each leaf, arrays with a leading axis.
         """
-        each = self._each()
+        each, leaves = self._each(), jax.tree.leaves(self.like)
         rows = jnp.arange(count, dtype=jnp.uint32) + jnp.asarray(start, jnp.uint32)
-        pairs = rows_of_pairs(
-            key,
-            rows,
-            [leaf.num_pairs for leaf in each],
-            fused=self.kind == "gaussian",
-        )
-        return [leaf.known(pair) for leaf, pair in zip(each, pairs, strict=True)]
+        known: list[Any] = [None] * len(each)
+        # Parts of a parameter that is split over devices are different ones.
+        axes = [tuple(sorted(_varying.axes_of(leaf))) for leaf in leaves]
+        for alike in dict.fromkeys(axes):
+            places = [i for i, own in enumerate(axes) if own == alike]
+            pairs = rows_of_pairs(
+                jax.random.fold_in(key, jax.lax.axis_index(alike)) if alike else key,
+                rows,
+                [each[i].num_pairs for i in places],
+                fused=self.kind == "gaussian",
+            )
+            for i, pair in zip(places, pairs, strict=True):
+                known[i] = each[i].known(pair)
+        return known
 
     def ready(self, known: list[jax.Array]) -> list[Any]:
         """What ``offset`` takes of those that are evaluated together."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import AbstractMesh, Mesh
 
-from qiaso_jax import _arguments, _trees, amplitudes, devices
+from qiaso_jax import _arguments, _trees, _varying, amplitudes, devices
 from qiaso_jax import collapse as readouts
 from qiaso_jax._arguments import BatchArgnames, PyTree, ScalarOrSchedule
 from qiaso_jax._transformation import Kernel, Told, algorithm, transformation
@@ -410,7 +410,8 @@ def tell(
         offsets, num_tunnelled = settings.tunnelling.jump(
             asked.tunnel_key, state.step, offsets, log_p, known
         )
-    lost = unresolved(centre, spread(settings.sigma, state.step, centre))
+    sigma = spread(settings.sigma, state.step, centre)
+    lost = _varying.mean_of_all(unresolved(centre, sigma))
     told = Told(
         gradient=optax.tree.scale(-1, displacement),
         collapses=collapses,

@@ -352,3 +352,70 @@ def test_arguments_are_checked():
     tx = qiaso(mesh=mesh, axis_name="a")
     with pytest.raises(ValueError, match="ask and tell are of all candidates"):
         qiaso_jax.ask(tx, tx.init(params), params)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("space", ["node", "weights", None])
+def test_parameters_over_another_axis(space, kind):
+    mesh = jax.make_mesh((4, 2), ("d", "m"), axis_types=(kind, kind))
+    lie = {"in": P(None, "m"), "bias": P("m"), "out": P("m", None)}
+
+    def make(**axis):
+        return qiaso(**axis) if space is None else node_qiaso(space=space, **axis)
+
+    def divided_losses(params, x, y):
+        hidden = jnp.tanh(x @ params["in"] + params["bias"][None])
+        logits = jnp.einsum("bh,ho->bo", hidden, params["out"], out_sharding=P())
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+
+    def mean_loss(params, x, y):
+        return jnp.mean(divided_losses(params, x, y))
+
+    with jax.enable_x64(True):
+        expected, _ = alone(make, loss if space is None else losses)
+        params, x, y = arrays("float64")
+        params = {
+            name: jax.device_put(leaf, NamedSharding(mesh, lie[name]))
+            for name, leaf in params.items()
+        }
+        batch = P() if space is None else P("d")
+        x, y = jax.device_put((x, y), NamedSharding(mesh, batch))
+        tx = make(axis_name="d")
+        value_fn = mean_loss if space is None else divided_losses
+
+        def step(params, x, y):
+            state = tx.init(params)
+            return tx.update(None, state, params, value_fn=value_fn, x=x, y=y)[0]
+
+        with jax.set_mesh(mesh):
+            found = jax.jit(step)(params, x, y)
+        assert_equal_displacements(found, expected, 1e-10)
+
+
+@pytest.mark.parametrize("directions", ["rademacher", "gaussian", "low_rank"])
+def test_parts_of_a_parameter_have_directions_of_their_own(directions):
+    tx = qiaso_jax.qiaso(8, 0.1, directions=directions)
+    params = {"split": jnp.zeros((40, 16)), "whole": jnp.zeros((20, 16))}
+
+    def value_fn(params):
+        own = jnp.sum(jnp.tanh(params["split"])) + jnp.sum(params["whole"]) / 2
+        return jax.lax.psum(own, "m")
+
+    def asked(params):
+        state = tx.init(params)
+        updates, state = tx.update(None, state, params, value_fn=value_fn)
+        return qiaso_jax.ask(tx, state, params), updates, state.info.unresolved
+
+    lie = {"split": P("m"), "whole": P()}
+    candidates, updates, unresolved = jax.shard_map(
+        asked,
+        mesh=jax.make_mesh(
+            (2,), ("m",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2]
+        ),
+        in_specs=(lie,),
+        out_specs=({"split": P(None, "m"), "whole": P()}, lie, P()),
+    )(params)
+    first, second = np.split(np.asarray(candidates["split"]), 2, axis=1)
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.2
+    assert updates["split"].shape == (40, 16)
+    assert unresolved == 0
