@@ -84,7 +84,7 @@ def train(args: argparse.Namespace) -> None:
         training = jax.jit(start, out_shardings=everywhere)()
         first = checkpoints.latest_step() or 0
         if first:
-            like = ocp.utils.to_shape_dtype_struct(training)
+            like = jax.tree.map(ocp.utils.to_shape_dtype_struct, training)
             restore = ocp.args.StandardRestore(like)
             training = checkpoints.restore(first, args=restore)
         for number in range(first + 1, args.steps + 1):

@@ -26,7 +26,7 @@ from benchmarks.markdown import table
 from benchmarks.step_cost.measure import significant
 
 RESULTS = Path("benchmarks/results")
-FLAGS = "--xla_cpu_multi_thread_eigen=false"
+FLAGS = "--xla_cpu_multi_thread_eigen=false --xla_force_host_platform_device_count={}"
 NAMES = {
     "rademacher": "signs, K = 64, 128 examples",
     "low_rank": "low rank, K = 64, 128 examples",
@@ -94,8 +94,8 @@ def main(command: Command) -> None:
     text = TEXT.format(
         rounds=command.rounds,
         steps=command.steps,
-        measured=as_table(found),
-        forecast=forecast.as_table(works),
+        measured=as_table(found).strip(),
+        forecast=forecast.as_table(works).strip(),
     )
     records.write_text(command.output / "table.md", text)
     print(text)
@@ -103,12 +103,18 @@ def main(command: Command) -> None:
 
 def worked(method: str, devices: int, steps: int) -> dict[str, Any]:
     """A measurement in a process that has a core for each device, as far as they go."""
-    cores = sorted(os.sched_getaffinity(0))[:devices]
-    command = [sys.executable, "-m", "benchmarks.devices.worker"]
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:devices]))
+    command = [
+        "taskset",
+        "-c",
+        cores,
+        sys.executable,
+        "-m",
+        "benchmarks.devices.worker",
+    ]
     done = subprocess.run(
         [*command, method, str(devices), str(steps)],
-        env={**os.environ, "XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"},
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        env={**os.environ, "XLA_FLAGS": FLAGS.format(devices), "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         check=False,

@@ -1,7 +1,7 @@
-"""One measurement, in a process of its own: a step on so many devices made of a CPU.
+"""One measurement, in a process of its own: a step on so many devices.
 
 ``python -m benchmarks.devices.worker METHOD DEVICES STEPS`` prints seconds and what the
-compiled program says, as JSON.
+compiled program says, as JSON. XLA makes the devices of a CPU, by its flags.
 """
 
 from __future__ import annotations
@@ -86,5 +86,4 @@ def measured(method: str, devices: int, steps: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     chosen, number, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    jax.config.update("jax_num_cpu_devices", number)
     print(json.dumps(measured(chosen, number, count)))
