@@ -81,7 +81,11 @@ def measured(method: str, devices: int, steps: int) -> dict[str, Any]:
             seconds.append(time.perf_counter() - begin)
     cost = compiled.cost_analysis()
     flops = cost["flops"] if isinstance(cost, dict) else float("nan")
-    return {"seconds": seconds[2:], "flops": flops, **crossing(compiled.as_text())}
+    return {
+        "seconds": seconds[2:],
+        "flops": flops,
+        **crossing(compiled.as_text() or ""),
+    }
 
 
 if __name__ == "__main__":
