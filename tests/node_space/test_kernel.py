@@ -16,7 +16,7 @@ import scipy.stats
 from qiaso_jax._trees import is_inexact
 from qiaso_jax.node_space.examples import telling_examples
 from qiaso_jax.node_space.kernel import amplify, node_qiaso, pair_weights
-from qiaso_jax.words import packed_bits
+from qiaso_jax.words import packed_words
 
 SIZES = (6, 8, 7, 3)
 
@@ -249,9 +249,9 @@ def test_equals_a_numpy_implementation_given_the_noise(eta):
         step = jax.jit(functools.partial(tx.update, value_fn=value_fn))
         updates, new_state = step(None, state, params, **data)
         noise_key = jax.random.split(jax.random.wrap_key_data(state.key), 3)[2]
-        ends = 5 * np.cumsum(SIZES[1:])
-        words = np.split(np.asarray(packed_bits(noise_key, ends[-1], 8)), ends[:-1])
-        words = [w.reshape(5, n) for w, n in zip(words, SIZES[1:], strict=True)]
+        ends = np.cumsum(SIZES[1:]).tolist()
+        words = packed_words(noise_key, jnp.arange(5), ends[-1], 8)
+        words = np.split(np.asarray(words), ends[:-1], axis=1)
         losses, expected = numpy_reference(
             params, np.asarray(data["x"]), np.asarray(data["y"]), words, eta, 0.05
         )

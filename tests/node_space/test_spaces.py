@@ -202,7 +202,7 @@ def test_weights_of_every_example_move_as_if_they_were_its_own(name):
                 if example.spaces[i] != "example":
                     continue
                 site = example.sites.sites[i]
-                sources = draw(jax.random.key(5 + i), noise.directions, 1)
+                sources = draw(jax.random.key(5 + i), noise.directions, 1, ours.rows)
                 pair = jnp.int32(0)
                 feed = by_example(noise.feed(sources, pair), site.axis, size)
                 # How far weights move in σ is what the sums are multiplied by.
