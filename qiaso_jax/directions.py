@@ -28,6 +28,9 @@ from qiaso_jax.words import (
 _FARTHEST = {"rademacher": 1.0, "gaussian": 8.3}
 """How large a number of a direction can be, in the widest precision."""
 
+MANY = 100
+"""Weights for which signs are directions enough: of N there are 2^(N − 1) pairs."""
+
 UNROLLED = 32
 """How many directions of signs are added up in one pass over the memory."""
 
@@ -121,17 +124,25 @@ def summed_in_runs(
 Kind = Literal["gaussian", "rademacher"] | LowRank
 
 
-def checked_kind(directions: Any) -> Kind:
+def checked_kind(directions: Any) -> Kind | None:
     """What the argument ``directions`` of ``qiaso`` names, or is."""
-    if isinstance(directions, LowRank):
+    if directions is None or isinstance(directions, LowRank):
         return directions
     names = ("gaussian", "rademacher", "low_rank")
     if not isinstance(directions, str) or directions not in names:
         raise ValueError(
-            f"directions must be one of {', '.join(map(repr, names))}, or "
-            f"qiaso_jax.low_rank(...); got {directions!r}."
+            f"directions must be one of {', '.join(map(repr, names))}, "
+            f"qiaso_jax.low_rank(...) or None; got {directions!r}."
         )
     return LowRank(1, "rademacher") if directions == "low_rank" else directions
+
+
+def kind_for(kind: Kind | None, like: PyTree) -> Kind:
+    """The kind that is asked for; if none is, the one for so many weights."""
+    if kind is not None:
+        return kind
+    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(like))
+    return "gaussian" if size < MANY else "rademacher"
 
 
 class _OfLeaf(Protocol):

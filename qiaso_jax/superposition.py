@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 from qiaso_jax import _varying, factors
 from qiaso_jax._arguments import PyTree
 from qiaso_jax._trees import all_finite
-from qiaso_jax.directions import Directions, Kind
+from qiaso_jax.directions import Directions, Kind, kind_for
 
 OfOffset = Callable[[PyTree], Any]
 """What is wanted of one candidate, a pytree of arrays, given its offset."""
@@ -226,14 +226,14 @@ class Superposition(NamedTuple):
       num_candidates: K.
       antithetic: whether candidates come in pairs ±z; one of an odd number is alone.
       keeps_centre: whether candidate 0 has offset 0.
-      directions: the kind of z.
+      directions: the kind of z; ``None`` for the one for so many weights.
       groups: how many superpositions there are, with directions of their own.
     """
 
     num_candidates: int
     antithetic: bool
     keeps_centre: bool
-    directions: Kind = "gaussian"
+    directions: Kind | None = "gaussian"
     groups: int = 1
 
     @property
@@ -276,7 +276,7 @@ class Superposition(NamedTuple):
           batch_size: how many candidates may exist at a time; ``None`` for all.
           first: the number of their first direction.
         """
-        directions = Directions(like, sigma, self.directions)
+        directions = Directions(like, sigma, kind_for(self.directions, like))
         count = self.groups * self.num_rows
         known = None
         if batch_size is None or directions.are_small(count):

@@ -35,7 +35,7 @@ def qiaso(
     *,
     kl_strength: chex.Numeric | None = 1.0,
     loss_scaling: Literal["zscore", "rank"] | Scaling | None = "zscore",
-    directions: Literal["gaussian", "rademacher", "low_rank"] | LowRank = "rademacher",
+    directions: Literal["gaussian", "rademacher", "low_rank"] | LowRank | None = None,
     antithetic: bool = True,
     collapse: Literal["expectation", "best", "sample"] | Callable = "expectation",
     collapse_every: int = 1,
@@ -93,10 +93,11 @@ def qiaso(
         rugged losses; ``None`` for the losses themselves, as in the paper; or a
         function ``losses -> scaled losses``, both of shape ``[K]``. Losses that are not
         finite come to it as they are, and what it makes of them is not used.
-      directions: how offsets are drawn. ``"rademacher"``, independent signs;
-        ``"gaussian"``, independent normal numbers, as in the paper; ``"low_rank"``, or
-        ``low_rank(rank)``, products of thin matrices, whose candidates are evaluated
-        without being made.
+      directions: how offsets are drawn. ``"gaussian"``, independent normal numbers, as
+        in the paper; ``"rademacher"``, independent signs, which cost less and are as
+        good where there are many weights; ``"low_rank"``, or ``low_rank(rank)``,
+        products of thin matrices, whose candidates are evaluated without being made.
+        ``None`` for signs, or normal numbers where fewer than 100 weights move.
       antithetic: draw the offsets in pairs ±δ; one of an odd number is alone.
       collapse: what is read out; or a function ``(key, log_amplitudes) -> w``, both of
         shape ``[K]``; or a ``Readout`` of one, which says whether candidate 0 keeps the

@@ -165,3 +165,10 @@ def test_the_weighted_sum_of_low_rank_directions(shape, rank, entries, count):
     for at_a_time in (None, 1, 4):
         found = directions.weighted_offset(known, weights, at_a_time)
         np.testing.assert_allclose(found, total.reshape(shape), rtol=1e-5, atol=1e-5)
+
+
+def test_signs_are_the_default_for_many_weights():
+    for size, expected in [(99, 99), (100, 1)]:
+        tx = qiaso_jax.qiaso(4, 0.5)
+        candidates = qiaso_jax.ask(tx, tx.init(jnp.zeros(size)), jnp.zeros(size))
+        assert len(np.unique(np.abs(candidates[0]))) == expected

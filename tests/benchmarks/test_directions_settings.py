@@ -22,7 +22,7 @@ def chosen(**given):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"optimizer": "qiaso"}, ("gaussian", None, 1)),
+        ({"optimizer": "qiaso"}, ("rademacher", None, 1)),
         ({"optimizer": "qiaso-low-rank"}, ("low_rank", 1, 1)),
         ({"optimizer": "qiaso-low-rank", "rank": 4}, ("low_rank", 4, 1)),
         (
@@ -47,7 +47,7 @@ def test_directions_are_those_asked_for_or_the_optimizers(given, expected):
         ({"optimizer": "node-qiaso", "groups": 2}, "--groups is for .*; got 2 for"),
         (
             {"optimizer": "qiaso", "rank": 2},
-            "--rank is for --directions low_rank, got 2 for gaussian",
+            "--rank is for --directions low_rank, got 2 for rademacher",
         ),
         (
             {"optimizer": "qiaso-low-rank", "directions": "rademacher"},
