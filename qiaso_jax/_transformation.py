@@ -288,14 +288,15 @@ def _update(
     value_fn: Any = None,
     candidates_value_fn: Any = None,
     value_kwargs: Any = None,
-    end_at: Literal["ask", "gradient"] | None = None,
+    end_at: Literal["ask", "tell", "gradient"] | None = None,
     **kwargs: Any,
 ) -> tuple[PyTree, Any]:
     """One step.
 
     ``end_at`` is for ``qiaso_jax.ask`` and ``qiaso_jax.pseudo_gradient``: a step that
     ends with the candidates or with the pseudo-gradient. These leave it in the state,
-    which wrappers pass on as it is.
+    which wrappers pass on as it is. With ``"tell"`` it is a whole one, whose losses are
+    known.
     """
     kernel = bound.kernel
     if params is None:
@@ -309,17 +310,16 @@ def _update(
     _check_state(bound, state, params)
     updates, at = _trees.updates_and_centre(updates, params)
     centre = _trees.moving(at, moves)
+    if end_at in ("ask", "tell") and bound.axis is not None:
+        raise NoCandidates(
+            "ask and tell are of all candidates, which this tx divides over the "
+            f"devices along {bound.axis.name!r}; make one without mesh= and axis_name=."
+        )
     if end_at == "ask":
         if kernel.candidates is None:
             raise NoCandidates(
                 f"{kernel.name} evaluates noise within the model, and has no "
                 "candidates that could be asked for; call update with value_fn=."
-            )
-        if bound.axis is not None:
-            raise NoCandidates(
-                "ask and tell are of all candidates, which this tx divides over the "
-                f"devices along {bound.axis.name!r}; make one without mesh= and "
-                "axis_name=."
             )
         candidates = kernel.candidates(bound.ask(state, centre), centre)
         candidates = _trees.whole_candidates(at, candidates)

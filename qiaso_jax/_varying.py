@@ -20,12 +20,8 @@ def axes_of(tree: PyTree) -> frozenset[str]:
     """The axes of a mesh along which any array of ``tree`` varies."""
     if not axes_there():
         return frozenset()
-    kinds = (
-        getattr(jax.typeof(x), "manual_axis_type", None)
-        for x in jax.tree.leaves(tree)
-        if isinstance(x, jax.Array)
-    )
-    return frozenset().union(*(kind.varying for kind in kinds if kind is not None))
+    arrays = (x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array))
+    return frozenset().union(*(jax.typeof(x).manual_axis_type.varying for x in arrays))
 
 
 def along(tree: PyTree, axes: frozenset[str]) -> PyTree:

@@ -141,8 +141,11 @@ def kind_for(kind: Kind | None, like: PyTree) -> Kind:
     """The kind that is asked for; if none is, the one for so many weights."""
     if kind is not None:
         return kind
-    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(like))
-    return "gaussian" if size < MANY else "rademacher"
+    return "gaussian" if _size(like) < MANY else "rademacher"
+
+
+def _size(tree: PyTree) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 class _OfLeaf(Protocol):
@@ -458,16 +461,12 @@ class Directions(NamedTuple):
     @property
     def num_affordable(self) -> int:
         """How many directions are known by as many numbers as there are weights."""
-        return self._size // max(1, sum(leaf.num_known for leaf in self._each()))
+        return _size(self.like) // max(1, sum(leaf.num_known for leaf in self._each()))
 
     def are_small(self, count: int) -> bool:
         """Whether ``count`` directions are known by less than half the weights."""
         pairs = sum(leaf.num_pairs for leaf in self._each())
-        return 4 * count * pairs <= self._size
-
-    @property
-    def _size(self) -> int:
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.like))
+        return 4 * count * pairs <= _size(self.like)
 
     def _each(self) -> list[_OfLeaf]:
         leaves = jax.tree.leaves(self.like)
@@ -484,7 +483,7 @@ def normal_directions(key: jax.Array, stacked: PyTree, count: int) -> PyTree:
       stacked: a pytree of arrays.
       count: the length of their leading axes.
     """
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), stacked)
+    like = jax.tree.map(lambda x: x[0], stacked)
     ones = jax.tree.map(lambda x: jnp.ones((), _real(x.dtype)), like)
     directions = Directions(like, ones, "gaussian")
     each = directions.known(key, 0, count)

@@ -376,6 +376,13 @@ def evaluate(
     settings: Settings, asked: Asked, centre: PyTree, objective: Objective
 ) -> jax.Array | Losses:
     """The losses of all candidates, those of a group on its slice of the minibatch."""
+    if settings.axis_name in _varying.axes_of(objective.kwargs):
+        raise ValueError(
+            "the arguments of value_fn vary over the mesh axis "
+            f"{settings.axis_name!r}, along which the candidates are divided: each "
+            "would be evaluated on other examples. Hand the same to all devices, or "
+            "divide the examples along another axis."
+        )
     return candidate_losses(
         asked.candidates,
         centre,

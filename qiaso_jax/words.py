@@ -4,6 +4,7 @@ A row is drawn without the others, and many rows in one go: noise is what a step
 population costs beside its evaluations.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -36,24 +37,14 @@ def rows_of_pairs(
         is to be one use of them all; else they exist, and may be used again.
     """
     total = sum(counts)
-    if str(jax.random.key_impl(key)) == "threefry2x32":
-        shape = (rows.shape[0], total)
-        row = jnp.broadcast_to(rows.astype(jnp.uint32)[:, None], shape)
-        position = jax.lax.broadcasted_iota(jnp.uint32, shape, 1)
-        data = jax.random.key_data(key)
-        if fused:
-            drawn = threefry(data, row, position)
-        else:
-            drawn = tuple(threefry_2x32(data, jnp.stack([row, position])))
+    shape = (rows.shape[0], total)
+    row = jnp.broadcast_to(rows.astype(jnp.uint32)[:, None], shape)
+    position = jax.lax.broadcasted_iota(jnp.uint32, shape, 1)
+    data = _two_words(key)
+    if fused:
+        drawn = threefry(data, row, position)
     else:
-        # Such generators do not promise the same numbers under vmap.
-        words = jax.lax.map(
-            lambda row: jax.random.bits(
-                jax.random.fold_in(key, row), (2, total), jnp.uint32
-            ),
-            rows,
-        )
-        drawn = words[:, 0], words[:, 1]
+        drawn = tuple(threefry_2x32(data, jnp.stack([row, position])))
     # JAX 0.12 and before do not keep book of what its generators draw.
     drawn = _varying.like(drawn, key, rows)
     ends = list(itertools.accumulate(counts))
@@ -61,6 +52,17 @@ def rows_of_pairs(
         (drawn[0][:, end - count : end], drawn[1][:, end - count : end])
         for count, end in zip(counts, ends, strict=True)
     ]
+
+
+def _two_words(key: jax.Array) -> jax.Array:
+    """A key of threefry, made of one of any generator.
+
+    Others do not promise the same numbers under ``vmap``, nor on other devices.
+    """
+    data = jax.random.key_data(key)
+    words = jnp.pad(data, (0, data.size % 2))
+    first, *others = jnp.split(words, words.size // 2)
+    return functools.reduce(threefry_2x32, others, first)
 
 
 def threefry(

@@ -419,3 +419,38 @@ def test_parts_of_a_parameter_have_directions_of_their_own(directions):
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.2
     assert updates["split"].shape == (40, 16)
     assert unresolved == 0
+
+
+def test_candidates_on_examples_of_their_own_are_refused():
+    params, x, y = arrays("float32")
+    tx = qiaso(axis_name="d")
+    step = jax.shard_map(
+        lambda p, s, x, y: tx.update(None, s, p, value_fn=loss, x=x, y=y),
+        mesh=mesh_of(2),
+        in_specs=(P(), P(), P("d"), P("d")),
+        out_specs=P(),
+    )
+    with pytest.raises(ValueError, match="each would be evaluated on other examples"):
+        step(params, tx.init(params), x, y)
+
+
+def test_split_parameters_are_refused_in_node_space():
+    params, x, y = arrays("float32")
+    tx = node_qiaso()
+
+    def step(params, x, y):
+        state = tx.init(params)
+        return tx.update(None, state, params, value_fn=losses, x=x, y=y)[0]
+
+    lie = {"in": P("d"), "bias": P(), "out": P()}
+    with pytest.raises(ValueError, match="takes parameters that are the same on all"):
+        jax.shard_map(
+            step, mesh=mesh_of(2), in_specs=(lie, P(None, "d"), P()), out_specs=lie
+        )(params, x, y)
+
+
+def test_tell_is_refused_over_devices():
+    params, _, _ = arrays("float32")
+    tx = qiaso(mesh=mesh_of(2))
+    with pytest.raises(ValueError, match="ask and tell are of all candidates"):
+        qiaso_jax.tell(tx, tx.init(params), params, jnp.zeros(32))

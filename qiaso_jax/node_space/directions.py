@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from qiaso_jax.program.axes import ExampleAxis
 from qiaso_jax.words import normals, packed_words, pairs_of_normals, rows_of_pairs
@@ -25,7 +26,7 @@ REACH = {"rademacher": 1.0, "gaussian": 4.0}
 NUMBERS_PER_WORD = 32
 """How many Rademacher directions one source is good for."""
 
-SHARED = (2**32 - 1,)
+SHARED = np.array([2**32 - 1], np.uint32)
 """In the place of the examples, for what all of them share."""
 
 
@@ -87,7 +88,7 @@ class Place(NamedTuple):
     def normal(self, number: jax.Array, direction: Directions) -> jax.Array:
         """Standard normals; complex ones have E|z|² = 1."""
         key = jax.random.fold_in(jax.random.fold_in(self.key, number), self.position)
-        rows = self.rows if direction.axis is not None else _shared()
+        rows = SHARED if direction.axis is None else self.rows
         dtype = jnp.finfo(direction.dtype).dtype
         is_complex = jnp.issubdtype(direction.dtype, jnp.complexfloating)
         size = direction.per_row(rows.shape[0]) * (2 if is_complex else 1)
@@ -124,14 +125,10 @@ def draw(
         places = [i for i, z in enumerate(directions) if (z.axis is None) == shared]
         if not places:
             continue
-        drawn_for = _shared() if shared else rows
+        drawn_for = SHARED if shared else rows
         sizes = [directions[i].per_row(drawn_for.shape[0]) for i in places]
         words = packed_words(key, drawn_for, sum(sizes), width)
         ends = list(itertools.accumulate(sizes))
         for i, part in zip(places, jnp.split(words, ends[:-1], axis=1), strict=True):
             sources[i] = directions[i].placed(part)
     return sources
-
-
-def _shared() -> jax.Array:
-    return jnp.array(SHARED, jnp.uint32)

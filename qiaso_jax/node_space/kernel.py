@@ -352,9 +352,8 @@ def evaluate(
     model = bind_model(
         objective.value_fn, centre, objective.kwargs, settings.batch_argnames
     )
-    if settings.axis_name is None:
-        _check_alone(model)
-    else:
+    _check_varying(model, settings.axis_name)
+    if settings.axis_name is not None:
         # What the parts of a minibatch say is added up below, and not by JAX.
         axes = frozenset([settings.axis_name]) & _varying.axes_there()
         model = model._replace(leaves=_varying.along(model.leaves, axes))
@@ -396,8 +395,15 @@ def places(
     return bind_model(objective.value_fn, centre, objective.kwargs, names).places
 
 
-def _check_alone(model: Model) -> None:
-    axes = sorted(_varying.axes_of(model.batch) - _varying.axes_of(model.leaves))
+def _check_varying(model: Model, axis_name: str | None) -> None:
+    of_leaves = sorted(_varying.axes_of(model.leaves))
+    if of_leaves:
+        raise ValueError(
+            "node_qiaso takes parameters that are the same on all devices of a "
+            f"jax.shard_map; got some that vary over the mesh axis {of_leaves[0]!r}. "
+            "Leave that axis to jax.jit, where parameters may be divided."
+        )
+    axes = sorted(_varying.axes_of(model.batch) - {axis_name})
     if axes:
         raise ValueError(
             f"the minibatch varies over the mesh axis {axes[0]!r}, which the "

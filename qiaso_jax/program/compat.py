@@ -2,7 +2,8 @@
 
 Supported are JAX 0.10 to 0.12. Before 0.11 the jaxprs within a jaxpr are closed over
 their constants and ``scan`` says how many of its operands are constants and carries;
-since then jaxprs are plain, and ``scan`` has trees of its operands.
+since then jaxprs are plain, and ``scan`` has trees of its operands. (What JAX knows of
+arrays that differ from device to device is in ``qiaso_jax._varying``.)
 """
 
 from collections.abc import Iterable, Iterator

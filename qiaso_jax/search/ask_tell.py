@@ -246,7 +246,7 @@ def _tell(tx, state, params, losses, updates):
         return losses
 
     params = _constants_unwrapped(params)
-    return tx.update(updates, state, params, candidates_value_fn=known)
+    return tx.update(updates, state, params, candidates_value_fn=known, end_at="tell")
 
 
 def _number_of(candidates: PyTree) -> int:

@@ -195,6 +195,33 @@ def test_models_as_they_stand(name):
         assert np.ptp(expected) > 1e-6
 
 
+def test_convolutions_elsewhere_than_on_a_cpu(monkeypatch):
+    def elsewhere(*operands, cpu, default):
+        del cpu
+        return default(*operands)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", elsewhere)
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        params = {"kernel": jnp.asarray(rng.normal(size=(3, 3, 8, 16)))}
+        images = jnp.asarray(rng.normal(size=(2, 7, 7, 8)))
+
+        def value_fn(params, images):
+            h = jax.lax.conv_general_dilated(
+                images,
+                params["kernel"],
+                (1, 1),
+                "SAME",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+            return jnp.mean(jnp.tanh(h))
+
+        kind = LowRank(2, "gaussian")
+        found, expected = losses_of(value_fn, params, {"images": images}, kind)
+        np.testing.assert_allclose(found, expected, rtol=1e-11)
+        assert np.ptp(expected) > 1e-6
+
+
 def counts_of_effects(directions, batch_size):
     heard = []
 
