@@ -50,6 +50,7 @@ NODE = {
     "weights": {"space": "weights"},
     "example": {"space": "example"},
     "normal": {"directions": "gaussian"},
+    "exponential weights": {"eta": 2.0},
 }
 
 
