@@ -23,9 +23,12 @@ _PARITY = np.uint32(0x1BD11BDA)
 Pair = tuple[jax.Array, jax.Array]
 """Random words as they are drawn, two at a time."""
 
+Rows = jax.Array | np.ndarray
+"""The numbers of rows, shape ``[rows]``."""
+
 
 def rows_of_pairs(
-    key: jax.Array, rows: jax.Array, counts: Sequence[int], *, fused: bool = False
+    key: jax.Array, rows: Rows, counts: Sequence[int], *, fused: bool = False
 ) -> list[Pair]:
     """Random words of some rows: two arrays ``[rows, count]`` for each of ``counts``.
 
@@ -90,7 +93,7 @@ def threefry(
     return x0, x1
 
 
-def packed_words(key: jax.Array, rows: jax.Array, size: int, width: int) -> jax.Array:
+def packed_words(key: jax.Array, rows: Rows, size: int, width: int) -> jax.Array:
     """Random words of 8, 16 or 32 bits, ``[rows, size]``: all bits drawn are used.
 
     Args:
