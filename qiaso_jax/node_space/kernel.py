@@ -523,7 +523,8 @@ def pair_weights(
 
 def _any(where: jax.Array, axis_name: str | None) -> jax.Array:
     """Whether it holds of any example, on any device."""
-    return _varying.summed(jnp.any(where).astype(jnp.int32), axis_name) > 0
+    # A float, as what is reduced is one collective where it is of one dtype.
+    return _varying.summed(jnp.any(where).astype(jnp.float32), axis_name) > 0
 
 
 def _info(
@@ -551,18 +552,15 @@ def _info(
         for name in ("expected_decrease", "kl", "entropy", "effective_candidates")
     }
     means = _varying.averaged(means, axis_name)
+    lost = jnp.sum(~jnp.isfinite(losses), dtype=jnp.int32)
+    # A float too, and exact up to 2²⁴ of a device.
     expected, of_candidates, num_nonfinite = _varying.summed(
-        (
-            jnp.sum(share * expected),
-            of_candidates,
-            jnp.sum(~jnp.isfinite(losses), dtype=jnp.int32),
-        ),
-        axis_name,
+        (jnp.sum(share * expected), of_candidates, lost.astype(jnp.float32)), axis_name
     )
     return state.info._replace(
         expected_loss=superposed.clean_loss + expected,
         best_loss=superposed.clean_loss + jnp.min(of_candidates),
-        num_nonfinite=num_nonfinite,
+        num_nonfinite=num_nonfinite.astype(jnp.int32),
         **means,
     )
 
