@@ -25,6 +25,11 @@ BatchArgnames: TypeAlias = Sequence[str] | Mapping[str, int] | None
 
 def positive_int(name: str, value: Any) -> int:
     """Returns ``value`` as an ``int`` of at least 1."""
+    return int_from(1, name, value)
+
+
+def int_from(least: int, name: str, value: Any) -> int:
+    """Returns ``value`` as an ``int`` of at least ``least``."""
     if isinstance(value, jax.Array):
         static(**{name: value})
     try:
@@ -33,11 +38,11 @@ def positive_int(name: str, value: Any) -> int:
         number = None
     if number is None or isinstance(value, bool):
         raise TypeError(
-            f"{name} must be an int of at least 1, got {value!r} "
+            f"{name} must be an int of at least {least}, got {value!r} "
             f"of type {type(value).__name__}."
         )
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, got {number}.")
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}.")
     return number
 
 

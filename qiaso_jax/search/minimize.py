@@ -2,41 +2,43 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
-from jax.core import Tracer
+import numpy as np
 
-from qiaso_jax import _arguments, weight_space
+from qiaso_jax import _arguments
 from qiaso_jax._arguments import PyTree
-from qiaso_jax._transformation import algorithm
 from qiaso_jax._trees import moves
-from qiaso_jax.search import stopping
+from qiaso_jax.search import adaptive, on_host, stopping
+from qiaso_jax.search.adaptive import Plan
 from qiaso_jax.search.bounds import box, num_free, projected, spread
-from qiaso_jax.search.result import MinimizeResult, MinimizeStatus
+from qiaso_jax.search.coordinates import coordinates
+from qiaso_jax.search.covariance import DIAGONAL, FULL, Kind
+from qiaso_jax.search.method import run
+from qiaso_jax.search.on_host import Caught, Workers
+from qiaso_jax.search.result import MinimizeResult
 from qiaso_jax.search.start import start
-from qiaso_jax.search.steps import (
-    SLOW_RATE,
-    Carry,
-    Problem,
-    before,
-    settings,
-    step_unless_ended,
-)
-from qiaso_jax.weight_space import QIASOInfo
+from qiaso_jax.search.steps import SLOW_RATE, Problem
+from qiaso_jax.search.steps import method as annealing
+
+FULL_UP_TO = 200
+"""Coordinates whose covariance is learnt as a whole by default."""
 
 
 def minimize(
-    fun: Callable[[Any], Any],
+    fun: Callable[..., Any],
     x0: PyTree,
     *,
     max_evaluations: int,
+    args: tuple[Any, ...] = (),
     sigma: Any = None,
     bounds: tuple[Any, Any] | None = None,
+    covariance: Literal["auto", "full", "diagonal"] | None = "auto",
+    restarts: int | None = None,
     num_candidates: int | None = None,
     target: float | None = None,
+    workers: Workers | None = None,
     key: Any = 0,
     callback: Callable[[MinimizeResult], Any] | None = None,
 ) -> MinimizeResult:
@@ -107,10 +109,45 @@ def minimize(
       >>> print(f"{result.fun:.2f}", result.x.round(2) + 0.0)
       0.00 [0. 0. 0. 0. 0.]
     """
+    given = {
+        "max_evaluations": max_evaluations,
+        "args": args,
+        "sigma": sigma,
+        "bounds": bounds,
+        "covariance": covariance,
+        "restarts": restarts,
+        "num_candidates": num_candidates,
+        "target": target,
+        "key": key,
+    }
     if not callable(fun):
         raise TypeError(f"fun must be a function x -> scalar, got {fun!r}.")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function or None, got {callback!r}.")
+    if workers is not None:
+        if not callable(workers):
+            raise TypeError(f"workers must be a callable like map, got {workers!r}.")
+        with jax.enable_x64(True):
+            return _minimized(fun, _doubles(x0), callback, workers, **given)
+    return _minimized(fun, x0, callback, None, **given)
+
+
+def _minimized(
+    fun,
+    x0,
+    callback,
+    workers,
+    *,
+    max_evaluations,
+    args,
+    sigma,
+    bounds,
+    covariance,
+    restarts,
+    num_candidates,
+    target,
+    key,
+):
     x0 = start(x0)
     within = box(bounds, x0)
     size = num_free(within, x0)
@@ -123,105 +160,83 @@ def minimize(
             "max_evaluations must be below 2**31, as they are counted in int32; got "
             f"{max_evaluations}."
         )
+    kind = _kind(covariance, size)
+    if restarts is not None:
+        restarts = _arguments.int_from(0, "restarts", restarts)
+        if restarts and kind is None:
+            raise ValueError(
+                "restarts must be None or 0 with covariance=None, which anneals once; "
+                f"got {restarts}."
+            )
+    if not isinstance(args, tuple):
+        raise TypeError(f"args must be a tuple, got {args!r}.")
     if num_candidates is None:
-        num_candidates = _default_candidates(max_evaluations, size)
+        num_candidates = (
+            _annealed_candidates(max_evaluations, size)
+            if kind is None
+            else adaptive.default_candidates(size)
+        )
     num_candidates = _arguments.positive_int("num_candidates", num_candidates)
     if num_candidates > max_evaluations:
         raise ValueError(
             "max_evaluations must be enough for one step of num_candidates = "
             f"{num_candidates}, got {max_evaluations}."
         )
-    num_steps = max_evaluations // num_candidates
-    search = algorithm(
-        weight_space.KERNEL,
-        settings(num_candidates, sigma, num_steps, size),
-        optimizer=None,
-        key=key,
-    )
-    problem = Problem(
-        fun,
-        within,
-        moves(x0, None),
-        target=-math.inf if target is None else target,
-        num_steps=num_steps,
-        patience=stopping.patience(size, SLOW_RATE),
-    )
-
-    @partial(jax.jit, static_argnums=1)
-    def steps(carry, length):
-        step = partial(step_unless_ended, search, problem)
-        return jax.lax.scan(step, carry, length=length)
-
-    carry = before(search, projected(within, x0))
-    if callback is None:
-        carry, history = _traceable(steps, carry, num_steps)
-    else:
-        carry, history = _watched(steps, carry, callback)
-    nit = carry.state.step
-    if not isinstance(nit, Tracer):
-        history = jax.tree.map(lambda reports: reports[: int(nit)], history)
-    return _result(carry, history)
-
-
-def _watched(
-    steps: Callable[..., Any],
-    carry: Carry,
-    callback: Callable[[MinimizeResult], Any],
-) -> tuple[Carry, QIASOInfo]:
-    """Step by step, until the search ends or ``callback`` ends it."""
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(carry)):
-        raise TypeError(
-            "callback must be None under jax.jit and jax.vmap, which do not run step "
-            f"by step; got {callback!r}."
+    target = -math.inf if target is None else target
+    moved, begin = moves(x0, None), projected(within, x0)
+    if kind is None and workers is not None:
+        raise ValueError("workers needs a covariance, got covariance=None.")
+    if kind is None:
+        problem = Problem(
+            fun,
+            within,
+            moved,
+            target,
+            num_steps=max_evaluations // num_candidates,
+            patience=stopping.patience(size, SLOW_RATE),
         )
-    reports = []
-    while carry.status == MinimizeStatus.RUNNING:
-        carry, report = _traceable(steps, carry, 1)
-        reports.append(report)
-        wants_to_stop = _wants_to_stop(callback, _result(carry, report))
-        if wants_to_stop and carry.status == MinimizeStatus.RUNNING:
-            stopped = jnp.full_like(carry.status, MinimizeStatus.STOPPED_BY_CALLBACK)
-            carry = carry._replace(status=stopped)
-    return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *reports)
+        method = annealing(problem, begin, sigma, num_candidates, size, key)
+    else:
+        where = coordinates(begin, moved, within, sigma)
+        plan = Plan(
+            kind,
+            size=where.size,
+            dtype=where.space.origin.dtype,
+            least=num_candidates,
+            most=adaptive.largest(num_candidates, max_evaluations),
+            budget=max_evaluations,
+            restarts=math.inf if restarts is None else restarts,
+            target=target,
+        )
+        key_data, _ = _arguments.prng_key(key)
+        if workers is not None:
+            fun = Caught(fun, args)
+            return on_host.run(plan, where, key_data, fun, workers, callback)
+        method = adaptive.method(plan, fun, where, key_data)
+    return run(method, tuple(args), callback)
 
 
-def _wants_to_stop(
-    callback: Callable[[MinimizeResult], Any], so_far: MinimizeResult
-) -> bool:
-    try:
-        return bool(callback(so_far))
-    except StopIteration:
-        return True
+def _doubles(x0: PyTree) -> PyTree:
+    """Floating numbers in double precision; what is none stays."""
+
+    def double(leaf):
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not np.issubdtype(dtype, np.inexact):
+            return leaf
+        return np.asarray(leaf, np.promote_types(dtype, np.float64))
+
+    return jax.tree.map(double, x0)
 
 
-def _traceable(steps: Callable[..., Any], carry: Carry, length: int) -> Any:
-    try:
-        return steps(carry, length)
-    except (
-        jax.errors.TracerArrayConversionError,
-        jax.errors.ConcretizationTypeError,
-    ) as error:
-        raise TypeError(
-            "fun must be traceable by JAX, and needed a concrete value; use "
-            "qiaso_jax.ask and qiaso_jax.tell for functions outside of JAX."
-        ) from error
+def _kind(covariance: Any, size: int) -> Kind | None:
+    """What is known of the covariance, by the argument ``covariance``."""
+    kinds: dict[Any, Kind | None] = {"full": FULL, "diagonal": DIAGONAL, None: None}
+    kinds["auto"] = FULL if size <= FULL_UP_TO else DIAGONAL
+    _arguments.one_of("covariance", covariance, kinds)
+    return kinds[covariance]
 
 
-def _result(carry: Carry, history: QIASOInfo) -> MinimizeResult:
-    num_candidates = carry.state.log_amplitudes.shape[-1]
-    return MinimizeResult(
-        x=carry.best_x,
-        fun=carry.best_value,
-        mean=carry.x,
-        nfev=num_candidates * carry.state.step,
-        nit=jnp.array(carry.state.step),  # a buffer of its own, if all are donated
-        status=carry.status,
-        history=history,
-        state=carry.state,
-    )
-
-
-def _default_candidates(max_evaluations: int, size: int) -> int:
+def _annealed_candidates(max_evaluations: int, size: int) -> int:
     """K for E evaluations of a function of N weights: an even number, at most E."""
     num_steps = 10 * size * (max_evaluations / (1000 * size)) ** 0.3
     wanted = max(max_evaluations / num_steps, 4 + 3 * math.log(size))

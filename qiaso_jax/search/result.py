@@ -22,6 +22,8 @@ class MinimizeStatus(enum.IntEnum):
       NO_FINITE_VALUE: −2. The budget is spent, and all values were NaN or infinite.
       STOPPED_BY_CALLBACK: −3. The callback asked for it.
       RUNNING: −4. What the callback sees until the search ends.
+      RESTARTS_SPENT: −5. A run has ended, on a plateau or without any gain for long,
+        and ``restarts`` allows no other.
 
     Examples:
       >>> from qiaso_jax import MinimizeStatus
@@ -45,6 +47,7 @@ class MinimizeStatus(enum.IntEnum):
     NO_FINITE_VALUE = -2, "No value was finite."
     STOPPED_BY_CALLBACK = -3, "The callback ended the search."
     RUNNING = -4, "The search is running."
+    RESTARTS_SPENT = -5, "No restart is left."
 
 
 class MinimizeResult(NamedTuple):

@@ -11,13 +11,14 @@ import optax
 
 from qiaso_jax import amplitudes, weight_space
 from qiaso_jax._arguments import PyTree
-from qiaso_jax._transformation import Algorithm
+from qiaso_jax._transformation import Algorithm, algorithm
 from qiaso_jax._trees import moving, whole
 from qiaso_jax.collapse import READOUTS
 from qiaso_jax.evaluation import checked_losses
 from qiaso_jax.search import stopping
 from qiaso_jax.search.bounds import Box, into
-from qiaso_jax.search.result import MinimizeStatus
+from qiaso_jax.search.method import Method
+from qiaso_jax.search.result import MinimizeResult, MinimizeStatus
 from qiaso_jax.search.stopping import Stretch
 from qiaso_jax.superposition import (
     Candidates,
@@ -27,7 +28,7 @@ from qiaso_jax.superposition import (
     displaced,
     stored,
 )
-from qiaso_jax.weight_space import QIASOInfo, QIASOState
+from qiaso_jax.weight_space import QIASOState
 
 SLOW_RATE = 0.5
 """c of the first three quarters of the steps, in each of which σ falls by e^{−c/N}."""
@@ -40,7 +41,7 @@ class Problem(NamedTuple):
     """What is searched, and until when.
 
     Attributes:
-      fun: the function.
+      fun: the function, of x and of further arguments.
       within: the box that its arguments lie in.
       moves: which leaves are searched, a pytree of booleans like x.
       target: a value that is good enough.
@@ -48,7 +49,7 @@ class Problem(NamedTuple):
       patience: how many steps without a difference end the search.
     """
 
-    fun: Callable[[Any], Any]
+    fun: Callable[..., Any]
     within: Box
     moves: PyTree
     target: Any
@@ -98,6 +99,61 @@ def settings(
     )
 
 
+def method(
+    problem: Problem,
+    x0: PyTree,
+    sigma: PyTree,
+    num_candidates: int,
+    size: int,
+    key: Any,
+) -> Method:
+    """A search whose spread is annealed over its budget.
+
+    Args:
+      problem: whose function takes x and further arguments.
+      x0: the start.
+      sigma: spread of each coordinate, a pytree like ``x0``.
+      num_candidates: K.
+      size: N, the number of coordinates.
+      key: seed or PRNG key.
+    """
+    search = algorithm(
+        weight_space.KERNEL,
+        settings(num_candidates, sigma, problem.num_steps, size),
+        optimizer=None,
+        key=key,
+    )
+
+    def step(carry, args):
+        fun = partial(_with_arguments, problem.fun, args)
+        return _step(search, problem._replace(fun=fun), carry)
+
+    def result(carry, history):
+        return MinimizeResult(
+            x=carry.best_x,
+            fun=carry.best_value,
+            mean=carry.x,
+            nfev=num_candidates * carry.state.step,
+            nit=jnp.array(carry.state.step),  # its own buffer, if all are donated
+            status=carry.status,
+            history=history,
+            state=carry.state,
+        )
+
+    return Method(
+        before(search, x0),
+        step,
+        status=lambda carry: carry.status,
+        info=lambda carry: carry.state.info,
+        result=result,
+        num_steps=problem.num_steps,
+    )
+
+
+def _with_arguments(fun: Callable[..., Any], args: tuple[Any, ...], x: PyTree) -> Any:
+    return fun(x, *args)
+
+
 def before(search: Algorithm, x0: PyTree) -> Carry:
     """Before the first step."""
     state = search.init(x0)
@@ -110,19 +166,6 @@ def before(search: Algorithm, x0: PyTree) -> Carry:
         stretch=stopping.empty(dtype),
         status=jnp.asarray(int(MinimizeStatus.RUNNING), jnp.int32),
     )
-
-
-def step_unless_ended(
-    search: Algorithm, problem: Problem, carry: Carry, _: None
-) -> tuple[Carry, QIASOInfo]:
-    """One step, as ``jax.lax.scan`` has it; nothing is evaluated after the end."""
-    carry = jax.lax.cond(
-        carry.status == MinimizeStatus.RUNNING,
-        partial(_step, search, problem),
-        lambda carry: carry,
-        carry,
-    )
-    return carry, carry.state.info
 
 
 def _step(search: Algorithm, problem: Problem, carry: Carry) -> Carry:

@@ -1,0 +1,1 @@
+"""Search methods on the functions of COCO (Hansen et al., 2021)."""

@@ -1,0 +1,383 @@
+"""A search that adapts its covariance, over several runs."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from qiaso_jax import amplitudes, losses
+from qiaso_jax.evaluation import checked_losses
+from qiaso_jax.search import covariance, restarts
+from qiaso_jax.search.coordinates import Coordinates, Space
+from qiaso_jax.search.covariance import Gaussian, Kind, Moments
+from qiaso_jax.search.method import Method
+from qiaso_jax.search.restarts import Arms, Run
+from qiaso_jax.search.result import MinimizeResult, MinimizeStatus
+
+ETA = 5.0
+"""η of the exponential weights of centred ranks,"""
+
+ETA_ANNEALED = 3.0
+"""and while σ is annealed."""
+
+SORTED = 256
+"""So many values are sorted in no time."""
+
+
+class Plan(NamedTuple):
+    """What does not change in a search, and is not traced.
+
+    Attributes:
+      kind: of covariance.
+      size: N.
+      dtype: of points and values.
+      least: K of the first run; all others have multiples of it.
+      most: what K may be.
+      budget: evaluations.
+      restarts: how many there may be at most.
+      target: a value that is good enough.
+    """
+
+    kind: Kind
+    size: int
+    dtype: Any
+    least: int
+    most: int
+    budget: int
+    restarts: float
+    target: Any
+
+
+class SearchInfo(NamedTuple):
+    """What happened in a step of a search; all fields are scalars.
+
+    Attributes:
+      expected_loss: ⟨p, L⟩ over its candidates.
+      best_loss: the lowest of their values, ``inf`` if none was finite.
+      effective_candidates: 1/Σ p².
+      num_candidates: K.
+      num_nonfinite: candidates whose value was NaN or infinite.
+      sigma: σ, in units of the first one.
+      axis_ratio: of the longest to the shortest standard deviation along a coordinate.
+      run: number of the run, from 0.
+      arm: 0 for runs with more and more candidates, 1 annealed, 2 small.
+    """
+
+    expected_loss: jax.Array
+    best_loss: jax.Array
+    effective_candidates: jax.Array
+    num_candidates: jax.Array
+    num_nonfinite: jax.Array
+    sigma: jax.Array
+    axis_ratio: jax.Array
+    run: jax.Array
+    arm: jax.Array
+
+
+class SearchState(NamedTuple):
+    """What goes from step to step of a search; after the end it stays as it is.
+
+    Points are in units of σ from the start.
+
+    Attributes:
+      key: a PRNG key, raw.
+      step: number of steps.
+      spent: evaluations.
+      gaussian: the superposition.
+      run: the one that goes on.
+      arms: the runs before.
+      best: the best point so far, shape ``[N]``.
+      best_value: its value; ``inf`` before the first finite one.
+      mean: of the superposition in the run that has found it, shape ``[N]``.
+      has_converged: whether that run ended since nothing differed any more.
+      differed: whether values ever differed.
+      status: a ``MinimizeStatus``, int32.
+      info: of the last step.
+    """
+
+    key: jax.Array
+    step: jax.Array
+    spent: jax.Array
+    gaussian: Gaussian
+    run: Run
+    arms: Arms
+    best: jax.Array
+    best_value: jax.Array
+    mean: jax.Array
+    has_converged: jax.Array
+    differed: jax.Array
+    status: jax.Array
+    info: SearchInfo
+
+
+def method(
+    plan: Plan, fun: Callable[..., Any], where: Coordinates, key: jax.Array
+) -> Method:
+    """A search of ``fun(x, *args)``.
+
+    Args:
+      plan: of the search.
+      fun: the function.
+      where: the coordinates that are searched.
+      key: a PRNG key, raw.
+    """
+
+    def step(state, args):
+        def value_of(u):
+            return checked_losses(fun(where.point(u), *args), (), "fun")
+
+        values = evaluated(plan, state, value_of)
+        return told(plan, where.space, state, values)
+
+    return Method(
+        begun(plan, key),
+        step,
+        status=lambda state: state.status,
+        info=lambda state: state.info,
+        result=partial(result, where),
+        num_steps=plan.budget // plan.least,
+    )
+
+
+def result(
+    where: Coordinates, state: SearchState, history: SearchInfo
+) -> MinimizeResult:
+    """What a search has found so far."""
+    return MinimizeResult(
+        x=where.point(state.best),
+        fun=jnp.array(state.best_value),  # buffers of their own, if all are donated
+        mean=where.point(state.mean),
+        nfev=jnp.array(state.spent),
+        nit=jnp.array(state.step),
+        status=jnp.array(state.status),
+        history=history,
+        state=state,
+    )
+
+
+def default_candidates(size: int) -> int:
+    """K of the first run: 4 + ⌊3 log N⌋."""
+    return 4 + math.floor(3 * math.log(size))
+
+
+def largest(least: int, budget: int) -> int:
+    """What K may be: ``least`` doubled as long as 15 steps could be made of it."""
+    most = least
+    while 30 * most <= budget:
+        most *= 2
+    return most
+
+
+def begun(plan: Plan, key: jax.Array) -> SearchState:
+    """Before the first step, around 0, with a spread of 1."""
+    dtype = plan.dtype
+    none = jnp.zeros((), jnp.int32)
+    mean = jnp.zeros(plan.size, dtype)
+    number, no = jnp.zeros((), dtype), jnp.asarray(False)
+    return SearchState(
+        key=key,
+        step=none,
+        spent=none,
+        gaussian=covariance.begun(plan.kind, mean, jnp.ones((), dtype)),
+        run=restarts.first_run(plan.least, plan.size, plan.budget, dtype),
+        arms=restarts.no_arms(dtype),
+        best=mean,
+        best_value=jnp.asarray(jnp.inf, dtype),
+        mean=mean,
+        has_converged=no,
+        differed=no,
+        status=jnp.asarray(int(MinimizeStatus.RUNNING), jnp.int32),
+        info=SearchInfo(
+            *(number, number, number, none, none, number, number, none, none)
+        ),
+    )
+
+
+def directions(plan: Plan, state: SearchState, part: jax.Array) -> jax.Array:
+    """Z of a part of the candidates, ``least`` of them; shape ``[least, N]``.
+
+    The first candidate of a search is its start, and that after annealing is the mean.
+    While σ is annealed, every other part mirrors the one before.
+    """
+    anneals = state.run.annealing > 0
+    drawn = jnp.where(anneals, part // 2, part)
+    key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), drawn)
+    shape = (plan.least, plan.size)
+    z = jax.random.normal(key, shape, state.gaussian.mean.dtype)
+    z = z * jnp.where(anneals & (part % 2 == 1), -1, 1).astype(z.dtype)
+    is_mean = ((state.step == 0) | (state.run.annealing == 0)) & (part == 0)
+    return z.at[0].multiply(jnp.where(is_mean, 0, 1).astype(z.dtype))
+
+
+def points(plan: Plan, gaussian: Gaussian, z: jax.Array) -> jax.Array:
+    """U = m + σ √C z, shape ``[K, N]``."""
+    spread = jax.vmap(plan.kind.spread, (None, 0))(gaussian.root, z)
+    return gaussian.mean[None] + gaussian.sigma * spread
+
+
+def asked(plan: Plan, state: SearchState, part: jax.Array) -> jax.Array:
+    """A part of the candidates, ``least`` of them; shape ``[least, N]``."""
+    return points(plan, state.gaussian, directions(plan, state, part))
+
+
+def evaluated(
+    plan: Plan, state: SearchState, value_of: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """The values of all candidates, part by part; NaN beyond them: ``[most]``."""
+
+    def add(part, values):
+        own = jax.vmap(value_of)(asked(plan, state, part)).astype(values.dtype)
+        return jax.lax.dynamic_update_slice(values, own, (part * plan.least,))
+
+    values = jnp.full(plan.most, jnp.nan, state.best_value.dtype)
+    return jax.lax.fori_loop(0, state.run.candidates // plan.least, add, values)
+
+
+def told(
+    plan: Plan, space: Space, state: SearchState, values: jax.Array
+) -> SearchState:
+    """After a step, from the values of all candidates, NaN beyond them: ``[most]``."""
+    known = jnp.isfinite(values)
+    values = jnp.where(known, values, jnp.inf)
+    log_p = _log_amplitudes(plan, state.run, values)
+    p, w = covariance.weights(log_p, known)
+    w = covariance.tempered(plan.kind, plan.size, p, w)
+    found = _moments(plan, state, p, w)
+    moved = jax.tree.map(
+        partial(jnp.where, state.run.annealing > 0),
+        _annealed(plan, state.gaussian, found),
+        covariance.collapsed(plan.kind, state.gaussian, found, p, w),
+    )
+    gaussian = jax.tree.map(partial(jnp.where, jnp.any(known)), moved, state.gaussian)
+    winner = jnp.argmin(values)
+    part, place = winner // plan.least, winner % plan.least
+    is_better = values[winner] < state.best_value
+    run = restarts.told(state.run, values, plan.least)
+    leads = run.best <= jnp.min(state.arms.best)
+    after = state._replace(
+        step=state.step + 1,
+        spent=state.spent + state.run.candidates,
+        gaussian=gaussian,
+        run=run,
+        best=jnp.where(is_better, asked(plan, state, part)[place], state.best),
+        best_value=jnp.minimum(values[winner], state.best_value),
+        mean=jnp.where(leads, gaussian.mean, state.mean),
+        has_converged=state.has_converged & ~is_better,
+        differed=state.differed | ~_equal(values),
+        info=_info(plan, state, values, p),
+    )
+    left = plan.budget - after.spent
+    converged, ended = restarts.ended(
+        plan, space, state.run, run, state.arms, gaussian, values, left
+    )
+    after = after._replace(has_converged=after.has_converged | (leads & converged))
+    after = jax.lax.cond(
+        ended, partial(_restarted, plan, space, converged), lambda state: state, after
+    )
+    return after._replace(status=_status(plan, after))
+
+
+def _moments(plan: Plan, state: SearchState, p: jax.Array, w: jax.Array) -> Moments:
+    """Summed part by part, which are drawn again."""
+    zeros = Moments(
+        jnp.zeros_like(state.gaussian.mean), jnp.zeros_like(state.gaussian.covariance)
+    )
+    p, w = (x.reshape(-1, plan.least) for x in (p, w))
+
+    def add(part, total):
+        z = directions(plan, state, part)
+        own = covariance.moments(plan.kind, state.gaussian, z, p[part], w[part])
+        return jax.tree.map(jnp.add, total, own)
+
+    return jax.lax.fori_loop(0, state.run.candidates // plan.least, add, zeros)
+
+
+def _log_amplitudes(plan: Plan, run: Run, values: jax.Array) -> jax.Array:
+    """Exponential weights of the ranks from a uniform prior, ``[most]``."""
+    eta = jnp.where(run.annealing > 0, ETA_ANNEALED, ETA).astype(values.dtype)
+
+    def of_first(number, values):
+        own = values[:number]
+        log_prior, _ = amplitudes.uniform_over_known(own)
+        log_p = amplitudes.amplify(log_prior, amplitudes.centred_ranks(own), eta)
+        return jnp.pad(log_p, (0, plan.most - number), constant_values=-jnp.inf)
+
+    # To sort all that there might be would cost more than the step.
+    numbers = [min(plan.most, plan.least * -(-SORTED // plan.least))]
+    while numbers[-1] < plan.most:
+        numbers.append(min(4 * numbers[-1], plan.most))
+    which = jnp.searchsorted(jnp.asarray(numbers, jnp.int32), run.candidates)
+    branches = [partial(of_first, number) for number in numbers]
+    return jax.lax.switch(which, branches, values)
+
+
+def _annealed(plan: Plan, gaussian: Gaussian, found: Moments) -> Gaussian:
+    """The mean moves, and σ shrinks however it fares."""
+    decay = math.log(restarts.COOLING) / (restarts.ANNEALING * plan.size)
+    step = gaussian.sigma * plan.kind.spread(gaussian.root, found.first)
+    return gaussian._replace(
+        mean=gaussian.mean + step, sigma=gaussian.sigma * math.exp(-decay)
+    )
+
+
+def _restarted(
+    plan: Plan, space: Space, converged: jax.Array, state: SearchState
+) -> SearchState:
+    """With a run that begins."""
+    key = jax.random.fold_in(state.key, state.step)
+    key, size_key, start_key = jax.random.split(key, 3)
+    arms = restarts.counted(state.arms, state.run, converged)
+    left = plan.budget - state.spent
+    run = restarts.next_run(size_key, plan, arms, state.run, left)
+    return state._replace(
+        key=key,
+        gaussian=covariance.begun(plan.kind, space.start(start_key), run.sigma),
+        run=run,
+        arms=arms,
+    )
+
+
+def _status(plan: Plan, state: SearchState) -> jax.Array:
+    """The ``MinimizeStatus`` after a step, int32."""
+    is_found = (state.arms.again >= restarts.AGAIN) & state.differed
+    has_runs = jnp.sum(state.arms.runs) <= plan.restarts
+    affords = state.spent + state.run.candidates <= plan.budget
+    cases = {
+        MinimizeStatus.TARGET_REACHED: state.best_value <= plan.target,
+        MinimizeStatus.RUNNING: affords & has_runs & ~is_found,
+        MinimizeStatus.NO_FINITE_VALUE: ~jnp.isfinite(state.best_value),
+        MinimizeStatus.FLAT: ~state.differed,
+        MinimizeStatus.CONVERGED: state.has_converged,
+        MinimizeStatus.RESTARTS_SPENT: ~has_runs,
+    }
+    numbers = [jnp.asarray(int(case), jnp.int32) for case in cases]
+    otherwise = jnp.asarray(int(MinimizeStatus.BUDGET_SPENT), jnp.int32)
+    return jnp.select(list(cases.values()), numbers, otherwise)
+
+
+def _equal(values: jax.Array) -> jax.Array:
+    """Whether the finite values differ by no more than rounding."""
+    return losses.measured(values, values.dtype).equal
+
+
+def _info(
+    plan: Plan, state: SearchState, values: jax.Array, p: jax.Array
+) -> SearchInfo:
+    """The report of a step that began with ``state``."""
+    known = jnp.isfinite(values)
+    spread = jnp.sqrt(plan.kind.variances(state.gaussian.covariance))
+    total = jnp.sum(p**2)
+    return SearchInfo(
+        expected_loss=jnp.sum(p * jnp.where(known, values, 0)),
+        best_loss=jnp.min(values),
+        effective_candidates=1 / jnp.where(total > 0, total, jnp.inf),
+        num_candidates=state.run.candidates,
+        num_nonfinite=state.run.candidates - jnp.sum(known, dtype=jnp.int32),
+        sigma=state.gaussian.sigma,
+        axis_ratio=jnp.max(spread) / jnp.min(spread),
+        run=jnp.sum(state.arms.runs),
+        arm=state.run.arm,
+    )

@@ -1,0 +1,249 @@
+r"""The superposition of a search as a normal distribution, collapsed to two moments.
+
+Candidates are u_k = m + σ y_k with y_k ~ 𝒩(0, C). Exponential weights p_k of their
+ranks (Eq 16) give the expected displacement (Eq 2), and the expected second moment in
+the same way; step size and learning rates are those of CMA-ES (Hansen, *The CMA Evolution
+Strategy: A Tutorial*, 2016) with μ_eff = 1/Σ p². C keeps its determinant: how far the
+candidates go is σ's to say.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+LAZY = 0.5
+"""The root of C is renewed after this part of the steps in which C changes by 1/N."""
+
+RANK_MU = 3.0
+"""In units of Hansen's learning rate, as Σ |p − q| is about 1, where his weights, those
+that push away included, have about 2; and it was measured on ``bbob``."""
+
+
+class Gaussian(NamedTuple):
+    """𝒩(m, σ² C) and the paths that it has come along.
+
+    Attributes:
+      mean: m, shape ``[N]``.
+      sigma: σ, a scalar.
+      covariance: C, shape ``[N, N]``, or its diagonal, ``[N]``.
+      root: its symmetric square root, likewise; it lags behind.
+      path: of m in units of σ, shape ``[N]``: correlated steps lengthen it.
+      path_sigma: the same in units in which C is the identity.
+      age: steps since it began.
+    """
+
+    mean: jax.Array
+    sigma: jax.Array
+    covariance: jax.Array
+    root: jax.Array
+    path: jax.Array
+    path_sigma: jax.Array
+    age: jax.Array
+
+
+class Moments(NamedTuple):
+    """Sums over candidates, which add up over parts of them.
+
+    Attributes:
+      first: Σ p_k z_k, with y = √C z, shape ``[N]``.
+      second: Σ w_k y_k y_kᵀ, or its diagonal.
+    """
+
+    first: jax.Array
+    second: jax.Array
+
+
+class Kind(NamedTuple):
+    """What is known of a covariance.
+
+    Attributes:
+      identity: the one of N independent coordinates of variance 1.
+      spread: ``(root, z) -> y`` for one vector.
+      product: Σ w y yᵀ of vectors ``y [K, N]`` and weights ``w [K]``.
+      root: of a covariance, and the mean logarithm of its eigenvalues.
+      variances: its diagonal.
+      acceleration: of the learning rates, where fewer numbers are learnt.
+    """
+
+    identity: Callable[[int, Any], jax.Array]
+    spread: Callable[[jax.Array, jax.Array], jax.Array]
+    product: Callable[[jax.Array, jax.Array], jax.Array]
+    root: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+    variances: Callable[[jax.Array], jax.Array]
+    acceleration: Callable[[int], float]
+
+
+def _full_root(covariance: jax.Array) -> tuple[jax.Array, jax.Array]:
+    values, vectors = jnp.linalg.eigh(covariance, symmetrize_input=True)
+    least = jnp.finfo(values.dtype).eps * jnp.max(values)
+    values = jnp.maximum(values, least)
+    root = (vectors * jnp.sqrt(values)[None]) @ vectors.T
+    return root, jnp.mean(jnp.log(values))
+
+
+def _diagonal_root(variances: jax.Array) -> tuple[jax.Array, jax.Array]:
+    variances = jnp.maximum(variances, jnp.finfo(variances.dtype).tiny)
+    return jnp.sqrt(variances), jnp.mean(jnp.log(variances))
+
+
+FULL = Kind(
+    identity=lambda size, dtype: jnp.eye(size, dtype=dtype),
+    spread=lambda root, z: root @ z,
+    product=lambda w, y: (y * w[:, None]).T @ y,
+    root=_full_root,
+    variances=jnp.diag,
+    acceleration=lambda size: 1.0,
+)
+
+DIAGONAL = Kind(
+    identity=lambda size, dtype: jnp.ones(size, dtype),
+    spread=lambda root, z: root * z,
+    product=lambda w, y: w @ y**2,
+    root=_diagonal_root,
+    variances=lambda variances: variances,
+    # Ros and Hansen, 2008.
+    acceleration=lambda size: (size + 2) / 3,
+)
+
+
+class Rates(NamedTuple):
+    """Learning rates for N coordinates, scalars.
+
+    Attributes:
+      mass: μ_eff.
+      sigma: of the path of σ.
+      damping: of log σ.
+      path: of the path of m.
+      rank_one: of C, by the path of m.
+      rank_mu: of C, by the second moment.
+    """
+
+    mass: jax.Array
+    sigma: jax.Array
+    damping: jax.Array
+    path: jax.Array
+    rank_one: jax.Array
+    rank_mu: jax.Array
+
+
+def rates(kind: Kind, size: int, mass: jax.Array) -> Rates:
+    """Hansen's (2016, table 1), of μ_eff = ``mass``."""
+    n, quicker = size, kind.acceleration(size)
+    sigma = (mass + 2) / (n + mass + 5)
+    damping = 1 + 2 * jnp.maximum(0, jnp.sqrt((mass - 1) / (n + 1)) - 1) + sigma
+    path = (4 + mass / n) / (n + 4 + 2 * mass / n)
+    rank_one = jnp.minimum(0.5, quicker * 2 / ((n + 1.3) ** 2 + mass))
+    rank_mu = quicker * 2 * (0.25 + mass + 1 / mass - 2) / ((n + 2) ** 2 + mass)
+    rank_mu = jnp.minimum(1 - rank_one, RANK_MU * rank_mu)
+    return Rates(mass, sigma, damping, path, rank_one, rank_mu)
+
+
+def begun(kind: Kind, mean: jax.Array, sigma: jax.Array) -> Gaussian:
+    """Of independent coordinates, around a mean."""
+    identity = kind.identity(mean.size, mean.dtype)
+    still = jnp.zeros_like(mean)
+    age = jnp.zeros((), jnp.int32)
+    return Gaussian(mean, sigma, identity, identity, still, still, age)
+
+
+def weights(log_p: jax.Array, known: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """P of the candidates, and p − q with q uniform over those that have a loss.
+
+    Args:
+      log_p: log-amplitudes, shape ``[K]``.
+      known: which have a loss, shape ``[K]``.
+    """
+    p = jnp.where(known, jnp.exp(log_p), 0)
+    return p, jnp.where(known, p - 1 / jnp.maximum(jnp.sum(known), 1), 0)
+
+
+def moments(
+    kind: Kind, gaussian: Gaussian, z: jax.Array, p: jax.Array, w: jax.Array
+) -> Moments:
+    """Of candidates ``z``, shape ``[K, N]``; those that push away reach as far as all.
+
+    Args:
+      kind: of covariance.
+      gaussian: that they are from.
+      z: standard normals, shape ``[K, N]``.
+      p: their weights in the mean, shape ``[K]``.
+      w: their weights in C, shape ``[K]``.
+    """
+    # As in active CMA: a candidate far away that is bad says little of C near by.
+    length = z.shape[1] / jnp.maximum(jnp.sum(z**2, axis=1), 1e-12)
+    w = jnp.where(w < 0, w * length, w)
+    y = jax.vmap(kind.spread, (None, 0))(gaussian.root, z)
+    return Moments(p @ z, kind.product(w, y))
+
+
+def collapsed(
+    kind: Kind,
+    gaussian: Gaussian,
+    found: Moments,
+    p: jax.Array,
+    w: jax.Array,
+) -> Gaussian:
+    """After a step, from the moments of all its candidates and their weights.
+
+    Args:
+      kind: of covariance.
+      gaussian: before.
+      found: the moments.
+      p: as in ``moments``, of all.
+      w: likewise.
+    """
+    mean, sigma, covariance, root, path, path_sigma, age = gaussian
+    size = mean.size
+    rate = rates(kind, size, 1 / jnp.sum(p**2))
+    step = kind.spread(root, found.first)
+    gain = rate.sigma * (2 - rate.sigma) * rate.mass
+    path_sigma = (1 - rate.sigma) * path_sigma + jnp.sqrt(gain) * found.first
+    age = age + 1
+    length = jnp.linalg.norm(path_sigma)
+    typical = math.sqrt(size) * (1 - 1 / (4 * size) + 1 / (21 * size**2))
+    settled = jnp.sqrt(1 - (1 - rate.sigma) ** (2 * age.astype(mean.dtype)))
+    short = (length / settled < (1.4 + 2 / (size + 1)) * typical).astype(mean.dtype)
+    gain = rate.path * (2 - rate.path)
+    path = (1 - rate.path) * path + short * jnp.sqrt(gain * rate.mass) * step
+    # Those that push away are less where they would take more than there is.
+    positive, negative = jnp.sum(jnp.maximum(w, 0)), -jnp.sum(jnp.minimum(w, 0))
+    kept = 1 - rate.rank_one - rate.rank_mu * (positive - negative)
+    lost = rate.rank_one * (1 - short) * gain
+    covariance = (
+        (kept + lost) * covariance
+        + rate.rank_one * kind.product(jnp.ones(1, mean.dtype), path[None])
+        + rate.rank_mu * found.second
+    )
+    exponent = rate.sigma / rate.damping * (length / typical - 1)
+    sigma = sigma * jnp.exp(jnp.minimum(exponent, 1))
+    period = LAZY / (size * (rate.rank_one + rate.rank_mu))
+    due = jnp.mod(age, jnp.maximum(1, period.astype(jnp.int32))) == 0
+
+    def renewed(covariance, path):
+        # Changes of C multiply, which would shrink its volume without any selection.
+        root, log_scale = kind.root(covariance)
+        scale = jnp.exp(log_scale / 2)
+        return covariance / scale**2, root / scale, path / scale
+
+    covariance, root, path = jax.lax.cond(
+        due,
+        renewed,
+        lambda covariance, path: (covariance, root, path),
+        covariance,
+        path,
+    )
+    return Gaussian(
+        mean + gaussian.sigma * step, sigma, covariance, root, path, path_sigma, age
+    )
+
+
+def tempered(kind: Kind, size: int, p: jax.Array, w: jax.Array) -> jax.Array:
+    """w, whose negative part takes no more from C than leaves it positive definite."""
+    rate = rates(kind, size, 1 / jnp.sum(p**2))
+    negative = -jnp.sum(jnp.minimum(w, 0))
+    most = (1 - rate.rank_one - rate.rank_mu) / (size * rate.rank_mu)
+    factor = jnp.minimum(1, most / jnp.where(negative > 0, negative, 1))
+    return jnp.where(w < 0, factor * w, w)

@@ -1,0 +1,284 @@
+"""Runs of a search: when one ends, and where and how large the next one is.
+
+Three arms share the evaluations: runs whose number of candidates doubles from one to
+the next, short ones around with fewer candidates and spreads (both BIPOP, Hansen 2009),
+and runs that anneal a spread, the same in all directions, before they adapt it. The arm
+that has found the best value so far gets the largest share.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from qiaso_jax.search.coordinates import Space
+from qiaso_jax.search.covariance import Gaussian
+
+RESOLUTION = {64: 1e-12, 32: 1e-9}
+"""Values that differ by less are one value, by the bits of their precision; where they
+are all small, in their unit."""
+
+NARROW = 1e-12
+"""A spread of this part of the first one has converged."""
+
+WIDE = 1e4
+"""A spread of so many times the first one goes nowhere."""
+
+FLAT = 2
+"""Steps in a row on a plateau end a run."""
+
+AGAIN = 5
+"""So many runs that converge to the best value end the search."""
+
+FEWEST = 10
+"""A run has no more candidates than leave it so many steps."""
+
+LARGE, ANNEALED, SMALL = range(3)
+"""The arms."""
+
+SHARES = (4, 1, 2)
+"""Of the evaluations, of each arm."""
+
+GROWN = 4
+"""The small arm begins after so many runs of the large one."""
+
+LEADING = 3
+"""What multiplies the share of the arm that has found the best value."""
+
+ANNEALING = 3
+"""N times this are the steps in which σ is annealed,"""
+
+COOLING = 30.0
+"""by this factor."""
+
+PROBE = 2
+"""The first annealed run has so many times the least number of candidates,"""
+
+GROWTH = 4
+"""and each so many times those of the one before."""
+
+AFFORDED = 0.7
+"""Of the evaluations that are left, annealing may take so many."""
+
+
+class Run(NamedTuple):
+    """One run, from one start.
+
+    Attributes:
+      arm: that it is of, int32.
+      candidates: K, int32.
+      annealing: steps that it still anneals, int32; 0 in the step after them, which
+        tells how it has fared, and −1 thereafter, and in runs that do not.
+      limit: evaluations that it may have, int32.
+      spent: that it had, int32.
+      best: its least value.
+      gained: ``spent`` when it was found.
+      scale: largest difference of finite values in its first step; 0 before it.
+      recent: the least values of its last steps, shape ``[W]``, NaN before there are.
+      sigma: σ at its start, a scalar.
+      flat: how many steps in a row three of four candidates had the least value.
+    """
+
+    arm: jax.Array
+    candidates: jax.Array
+    annealing: jax.Array
+    limit: jax.Array
+    spent: jax.Array
+    best: jax.Array
+    gained: jax.Array
+    scale: jax.Array
+    recent: jax.Array
+    sigma: jax.Array
+    flat: jax.Array
+
+
+class Arms(NamedTuple):
+    """What the runs that have ended were.
+
+    Attributes:
+      spent: evaluations of each arm, int32 ``[3]``.
+      runs: of each, int32 ``[3]``.
+      best: least value of each, ``[3]``.
+      last_large: evaluations of the last run of the arm that grows, int32.
+      again: how many have converged to the best value.
+    """
+
+    spent: jax.Array
+    runs: jax.Array
+    best: jax.Array
+    last_large: jax.Array
+    again: jax.Array
+
+
+def window(size: int, least: int) -> int:
+    """W: for so many steps a run may be without a difference."""
+    return 10 + -(-30 * size // least)
+
+
+def first_run(least: int, size: int, limit: int, dtype: Any) -> Run:
+    """Of the arm that grows, with the least number of candidates.
+
+    Args:
+      least: K of it.
+      size: N.
+      limit: evaluations that it may have.
+      dtype: of values and spreads.
+    """
+    none = jnp.zeros((), jnp.int32)
+    return Run(
+        arm=none,
+        candidates=jnp.asarray(least, jnp.int32),
+        annealing=none - 1,
+        limit=jnp.asarray(limit, jnp.int32),
+        spent=none,
+        best=jnp.asarray(jnp.inf, dtype),
+        gained=none,
+        scale=jnp.zeros((), dtype),
+        recent=jnp.full(window(size, least), jnp.nan, dtype),
+        sigma=jnp.ones((), dtype),
+        flat=none,
+    )
+
+
+def no_arms(dtype: Any) -> Arms:
+    """Before any run has ended."""
+    none = jnp.zeros((), jnp.int32)
+    each = jnp.zeros(3, jnp.int32)
+    return Arms(each, each, jnp.full(3, jnp.inf, dtype), none, none)
+
+
+def told(run: Run, values: jax.Array, least: int) -> Run:
+    """The run after the values of one more step, infinite beyond its candidates."""
+    finite = jnp.isfinite(values)
+    lowest = jnp.min(values, where=finite, initial=jnp.inf)
+    highest = jnp.max(values, where=finite, initial=-jnp.inf)
+    spent = run.spent + run.candidates
+    is_flat = 4 * jnp.sum(values == lowest) > 3 * jnp.sum(finite)
+    has_annealed = run.annealing == 1
+    return run._replace(
+        candidates=jnp.where(has_annealed, least, run.candidates),
+        annealing=jnp.maximum(run.annealing - 1, -1),
+        spent=spent,
+        best=jnp.minimum(run.best, lowest),
+        gained=jnp.where(lowest < run.best, spent, run.gained),
+        scale=jnp.where(run.scale > 0, run.scale, jnp.maximum(highest - lowest, 0)),
+        recent=jnp.roll(run.recent, 1).at[0].set(lowest),
+        flat=jnp.where(is_flat, run.flat + 1, 0),
+    )
+
+
+def ended(
+    plan: Any,
+    space: Space,
+    before: Run,
+    run: Run,
+    arms: Arms,
+    gaussian: Gaussian,
+    values: jax.Array,
+    left: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Whether a run has converged, and whether it ends.
+
+    Args:
+      plan: of the search.
+      space: that is searched.
+      before: the run before these values.
+      run: with these values.
+      arms: the runs before it.
+      gaussian: after the step.
+      values: of the step, infinite beyond its candidates.
+      left: evaluations.
+    """
+    size = gaussian.mean.size
+    epsilon = float(jnp.finfo(values.dtype).eps)
+    finite = jnp.isfinite(values)
+    lowest = jnp.min(run.recent)
+    highest = jnp.maximum(
+        jnp.max(values, where=finite, initial=-jnp.inf), jnp.max(run.recent)
+    )
+    unit = jnp.minimum(run.scale, 1) * _resolution(values.dtype)
+    one_value = highest - lowest <= jnp.maximum(unit, 4 * epsilon * jnp.abs(run.best))
+    spreads = gaussian.sigma * jnp.sqrt(plan.kind.variances(gaussian.covariance))
+    rounding = epsilon * jnp.abs(space.offset + gaussian.mean)
+    narrow = jnp.all(spreads < jnp.maximum(NARROW * run.sigma, rounding))
+    spread = jnp.max(spreads)
+    converged = (one_value | narrow) & (run.annealing < 0)
+    patience = 100 * run.candidates + 100 * size**1.5
+    stagnant = run.spent - run.gained > patience.astype(jnp.int32)
+    wide = spread > WIDE * jnp.maximum(run.sigma, 1)
+    broken = ~(jnp.isfinite(spread) & (spread > 0))
+    # Refined is an annealed run that leads; but for the first, if another can follow.
+    has_cooled = before.annealing == 0
+    larger = _annealed_candidates(plan, arms.runs[ANNEALED] + 1)
+    follows = _affords(plan, larger, left) & (arms.runs[ANNEALED] == 0)
+    lost = has_cooled & (follows | (run.best >= jnp.min(arms.best)))
+    others = (run.flat >= FLAT) | (stagnant & (run.annealing < 0))
+    spent = run.spent >= run.limit
+    return converged, converged | others | wide | broken | lost | spent
+
+
+def _resolution(dtype: Any) -> float:
+    return RESOLUTION[jnp.finfo(dtype).bits]
+
+
+def _annealed_candidates(plan: Any, runs: jax.Array) -> jax.Array:
+    """K of an annealed run after so many, as a float: it may be beyond any budget."""
+    return plan.least * PROBE * jnp.asarray(GROWTH, plan.dtype) ** runs
+
+
+def _affords(plan: Any, candidates: jax.Array, left: jax.Array) -> jax.Array:
+    """Whether a run of so many candidates can cool; before, it is worth nothing."""
+    steps = ANNEALING * plan.size
+    return (candidates * steps <= AFFORDED * left) & (candidates <= plan.most)
+
+
+def counted(arms: Arms, run: Run, converged: jax.Array) -> Arms:
+    """With one more run that has ended."""
+    best = jnp.min(arms.best)
+    near = 1e3 * _resolution(run.best.dtype) * jnp.maximum(1, jnp.abs(best))
+    is_better = run.best < best - near
+    is_same = converged & (run.best <= best + near)
+    return Arms(
+        spent=arms.spent.at[run.arm].add(run.spent),
+        runs=arms.runs.at[run.arm].add(1),
+        best=arms.best.at[run.arm].min(run.best),
+        last_large=jnp.where(run.arm == LARGE, run.spent, arms.last_large),
+        again=jnp.where(is_better, 0, arms.again) + is_same,
+    )
+
+
+def next_run(key: jax.Array, plan: Any, arms: Arms, run: Run, left: jax.Array) -> Run:
+    """The run after one that has ended.
+
+    Args:
+      key: a PRNG key.
+      plan: of the search.
+      arms: with that one counted.
+      run: the one that has ended.
+      left: evaluations.
+    """
+    dtype, least = run.sigma.dtype, plan.least
+    chance, narrowing = jax.random.uniform(key, (2,), dtype)
+    large = jnp.minimum(least * 2.0 ** arms.runs[LARGE], plan.most)
+    large = jnp.maximum(jnp.minimum(large, left / FEWEST), least)
+    annealed = _annealed_candidates(plan, arms.runs[ANNEALED])
+    small = jnp.maximum(least, least * (large / (2 * least)) ** (chance**2))
+    affords = _affords(plan, annealed, left)
+    may = jnp.stack([jnp.asarray(True), affords, arms.runs[LARGE] >= GROWN])
+    is_best = arms.best <= jnp.min(arms.best)
+    share = jnp.asarray(SHARES, dtype) * jnp.where(is_best, LEADING, 1)
+    leads = (run.arm == ANNEALED) & (run.best <= jnp.min(arms.best))
+    least_spent = jnp.argmin(jnp.where(may, arms.spent / share, jnp.inf))
+    arm = jnp.where(leads & affords, ANNEALED, least_spent)
+    wanted = jnp.stack([large, jnp.minimum(annealed, plan.most), small])[arm]
+    fresh = first_run(least, 1, 0, dtype)
+    return fresh._replace(
+        arm=arm.astype(jnp.int32),
+        candidates=least * jnp.floor(wanted / least).astype(jnp.int32),
+        annealing=jnp.where(arm == ANNEALED, ANNEALING * plan.size, -1).astype(
+            jnp.int32
+        ),
+        limit=jnp.minimum(jnp.where(arm == SMALL, arms.last_large // 2, left), left),
+        recent=jnp.full_like(run.recent, jnp.nan),
+        sigma=jnp.where(arm == SMALL, 10 ** (-2 * narrowing), 1).astype(dtype),
+    )
