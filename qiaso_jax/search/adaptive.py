@@ -23,6 +23,9 @@ ETA = 5.0
 ETA_ANNEALED = 3.0
 """and while σ is annealed."""
 
+FADING = 0.1
+"""Weight of a step in the level of a run."""
+
 SORTED = 256
 """So many values are sorted in no time."""
 
@@ -91,7 +94,9 @@ class SearchState(NamedTuple):
       arms: the runs before.
       best: the best point so far, shape ``[N]``.
       best_value: its value; ``inf`` before the first finite one.
-      mean: of the superposition in the run that has found it, shape ``[N]``.
+      level: mean value of the candidates of a run, over the last ten steps or so.
+      mean: of the superposition where ``level`` was least, shape ``[N]``.
+      mean_level: that level.
       has_converged: whether that run ended since nothing differed any more.
       differed: whether values ever differed.
       status: a ``MinimizeStatus``, int32.
@@ -106,7 +111,9 @@ class SearchState(NamedTuple):
     arms: Arms
     best: jax.Array
     best_value: jax.Array
+    level: jax.Array
     mean: jax.Array
+    mean_level: jax.Array
     has_converged: jax.Array
     differed: jax.Array
     status: jax.Array
@@ -146,16 +153,18 @@ def result(
     where: Coordinates, state: SearchState, history: SearchInfo
 ) -> MinimizeResult:
     """What a search has found so far."""
-    return MinimizeResult(
+    found = MinimizeResult(
         x=where.point(state.best),
-        fun=jnp.array(state.best_value),  # buffers of their own, if all are donated
+        fun=state.best_value,
         mean=where.point(state.mean),
-        nfev=jnp.array(state.spent),
-        nit=jnp.array(state.step),
-        status=jnp.array(state.status),
+        nfev=state.spent,
+        nit=state.step,
+        status=state.status,
         history=history,
         state=state,
     )
+    # Buffers of their own, if all are donated.
+    return jax.tree.map(jnp.array, found)
 
 
 def default_candidates(size: int) -> int:
@@ -186,7 +195,9 @@ def begun(plan: Plan, key: jax.Array) -> SearchState:
         arms=restarts.no_arms(dtype),
         best=mean,
         best_value=jnp.asarray(jnp.inf, dtype),
+        level=jnp.asarray(jnp.nan, dtype),
         mean=mean,
+        mean_level=jnp.asarray(jnp.inf, dtype),
         has_converged=no,
         differed=no,
         status=jnp.asarray(int(MinimizeStatus.RUNNING), jnp.int32),
@@ -257,6 +268,8 @@ def told(
     is_better = values[winner] < state.best_value
     run = restarts.told(state.run, values, plan.least)
     leads = run.best <= jnp.min(state.arms.best)
+    level = _level(state.level, values)
+    is_lower = (level <= state.mean_level) & (run.annealing <= 0)
     after = state._replace(
         step=state.step + 1,
         spent=state.spent + state.run.candidates,
@@ -264,7 +277,9 @@ def told(
         run=run,
         best=jnp.where(is_better, asked(plan, state, part)[place], state.best),
         best_value=jnp.minimum(values[winner], state.best_value),
-        mean=jnp.where(leads, gaussian.mean, state.mean),
+        level=level,
+        mean=jnp.where(is_lower, gaussian.mean, state.mean),
+        mean_level=jnp.where(is_lower, level, state.mean_level),
         has_converged=state.has_converged & ~is_better,
         differed=state.differed | ~_equal(values),
         info=_info(plan, state, values, p),
@@ -316,7 +331,7 @@ def _log_amplitudes(plan: Plan, run: Run, values: jax.Array) -> jax.Array:
 
 def _annealed(plan: Plan, gaussian: Gaussian, found: Moments) -> Gaussian:
     """The mean moves, and σ shrinks however it fares."""
-    decay = math.log(restarts.COOLING) / (restarts.ANNEALING * plan.size)
+    decay = math.log(restarts.COOLING) / restarts.annealing_steps(plan.size)
     step = gaussian.sigma * plan.kind.spread(gaussian.root, found.first)
     return gaussian._replace(
         mean=gaussian.mean + step, sigma=gaussian.sigma * math.exp(-decay)
@@ -332,11 +347,14 @@ def _restarted(
     arms = restarts.counted(state.arms, state.run, converged)
     left = plan.budget - state.spent
     run = restarts.next_run(size_key, plan, arms, state.run, left)
+    # What σ is to reach is around x0.
+    start = jnp.where(run.annealing > 0, 0, space.start(start_key))
     return state._replace(
         key=key,
-        gaussian=covariance.begun(plan.kind, space.start(start_key), run.sigma),
+        gaussian=covariance.begun(plan.kind, start, run.sigma),
         run=run,
         arms=arms,
+        level=jnp.full_like(state.level, jnp.nan),
     )
 
 
@@ -356,6 +374,15 @@ def _status(plan: Plan, state: SearchState) -> jax.Array:
     numbers = [jnp.asarray(int(case), jnp.int32) for case in cases]
     otherwise = jnp.asarray(int(MinimizeStatus.BUDGET_SPENT), jnp.int32)
     return jnp.select(list(cases.values()), numbers, otherwise)
+
+
+def _level(level: jax.Array, values: jax.Array) -> jax.Array:
+    """The mean of finite values over candidates and, with weights that fade, steps."""
+    known = jnp.isfinite(values)
+    number = jnp.sum(known)
+    now = jnp.sum(jnp.where(known, values / jnp.maximum(number, 1), 0))
+    now = jnp.where(number > 0, now, level)
+    return jnp.where(jnp.isnan(level), now, level + FADING * (now - level))
 
 
 def _equal(values: jax.Array) -> jax.Array:
@@ -378,6 +405,6 @@ def _info(
         num_nonfinite=state.run.candidates - jnp.sum(known, dtype=jnp.int32),
         sigma=state.gaussian.sigma,
         axis_ratio=jnp.max(spread) / jnp.min(spread),
-        run=jnp.sum(state.arms.runs),
+        run=jnp.sum(state.arms.runs, dtype=jnp.int32),
         arm=state.run.arm,
     )

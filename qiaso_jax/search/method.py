@@ -40,8 +40,7 @@ def run(
     """The result of a search, which ``callback`` may watch and end.
 
     Raises:
-      TypeError: if the function cannot be traced, or there is a ``callback`` under
-        ``jax.jit``.
+      TypeError: if the function cannot be traced.
     """
 
     @partial(jax.jit, static_argnums=2)
@@ -77,11 +76,6 @@ def _watched(
 ) -> MinimizeResult:
     """Step by step, until the search ends or ``callback`` ends it."""
     carry, reports = method.before, []
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((carry, args))):
-        raise TypeError(
-            "callback must be None under jax.jit and jax.vmap, which do not run step "
-            f"by step; got {callback!r}."
-        )
     status = method.status(carry)
     while status == MinimizeStatus.RUNNING:
         carry, report = _traceable(steps, carry, args, 1)
@@ -110,6 +104,6 @@ def _traceable(steps: Callable[..., Any], *operands: Any) -> Any:
         jax.errors.ConcretizationTypeError,
     ) as error:
         raise TypeError(
-            "fun must be traceable by JAX, and needed a concrete value; use "
-            "qiaso_jax.ask and qiaso_jax.tell for functions outside of JAX."
+            "fun must be traceable by JAX, and needed a concrete value; for functions "
+            "outside of JAX give workers=map, or use qiaso_jax.ask and qiaso_jax.tell."
         ) from error

@@ -1,11 +1,13 @@
 """Black-box search in one call."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from qiaso_jax import _arguments
 from qiaso_jax._arguments import PyTree
@@ -109,111 +111,63 @@ def minimize(
       >>> print(f"{result.fun:.2f}", result.x.round(2) + 0.0)
       0.00 [0. 0. 0. 0. 0.]
     """
-    given = {
-        "max_evaluations": max_evaluations,
-        "args": args,
-        "sigma": sigma,
-        "bounds": bounds,
-        "covariance": covariance,
-        "restarts": restarts,
-        "num_candidates": num_candidates,
-        "target": target,
-        "key": key,
-    }
     if not callable(fun):
         raise TypeError(f"fun must be a function x -> scalar, got {fun!r}.")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function or None, got {callback!r}.")
-    if workers is not None:
-        if not callable(workers):
-            raise TypeError(f"workers must be a callable like map, got {workers!r}.")
-        with jax.enable_x64(True):
-            return _minimized(fun, _doubles(x0), callback, workers, **given)
-    return _minimized(fun, x0, callback, None, **given)
-
-
-def _minimized(
-    fun,
-    x0,
-    callback,
-    workers,
-    *,
-    max_evaluations,
-    args,
-    sigma,
-    bounds,
-    covariance,
-    restarts,
-    num_candidates,
-    target,
-    key,
-):
-    x0 = start(x0)
-    within = box(bounds, x0)
-    size = num_free(within, x0)
-    sigma = spread(sigma, within, x0)
-    if target is not None:
-        _arguments.scalar("target", target)
-    max_evaluations = _arguments.positive_int("max_evaluations", max_evaluations)
-    if max_evaluations >= 2**31:
-        raise ValueError(
-            "max_evaluations must be below 2**31, as they are counted in int32; got "
-            f"{max_evaluations}."
-        )
-    kind = _kind(covariance, size)
-    if restarts is not None:
-        restarts = _arguments.int_from(0, "restarts", restarts)
-        if restarts and kind is None:
-            raise ValueError(
-                "restarts must be None or 0 with covariance=None, which anneals once; "
-                f"got {restarts}."
-            )
+    if workers is not None and not callable(workers):
+        raise TypeError(f"workers must be a function like map, got {workers!r}.")
     if not isinstance(args, tuple):
         raise TypeError(f"args must be a tuple, got {args!r}.")
-    if num_candidates is None:
-        num_candidates = (
-            _annealed_candidates(max_evaluations, size)
-            if kind is None
-            else adaptive.default_candidates(size)
+    with contextlib.nullcontext() if workers is None else jax.enable_x64(True):
+        x0 = start(x0 if workers is None else _doubles(x0))
+        within = box(bounds, x0)
+        size = num_free(within, x0)
+        sigma = spread(sigma, within, x0)
+        traced = jax.tree.leaves((x0, within, sigma, args, key))
+        if callback is not None and any(isinstance(leaf, Tracer) for leaf in traced):
+            raise TypeError(
+                "callback must be None under jax.jit and jax.vmap, which do not run "
+                f"step by step; got {callback!r}."
+            )
+        if target is not None:
+            _arguments.scalar("target", target)
+        kind = _kind(covariance, size)
+        max_evaluations, num_candidates, restarts = _counts(
+            kind, size, max_evaluations, num_candidates, restarts
         )
-    num_candidates = _arguments.positive_int("num_candidates", num_candidates)
-    if num_candidates > max_evaluations:
-        raise ValueError(
-            "max_evaluations must be enough for one step of num_candidates = "
-            f"{num_candidates}, got {max_evaluations}."
-        )
-    target = -math.inf if target is None else target
-    moved, begin = moves(x0, None), projected(within, x0)
-    if kind is None and workers is not None:
-        raise ValueError("workers needs a covariance, got covariance=None.")
-    if kind is None:
-        problem = Problem(
-            fun,
-            within,
-            moved,
-            target,
-            num_steps=max_evaluations // num_candidates,
-            patience=stopping.patience(size, SLOW_RATE),
-        )
-        method = annealing(problem, begin, sigma, num_candidates, size, key)
-    else:
-        where = coordinates(begin, moved, within, sigma)
-        plan = Plan(
-            kind,
-            size=where.size,
-            dtype=where.space.origin.dtype,
-            least=num_candidates,
-            most=adaptive.largest(num_candidates, max_evaluations),
-            budget=max_evaluations,
-            restarts=math.inf if restarts is None else restarts,
-            target=target,
-        )
-        key_data, _ = _arguments.prng_key(key)
-        if workers is not None:
-            fun = Caught(fun, args)
-            return on_host.run(plan, where, key_data, fun, workers, callback)
-        method = adaptive.method(plan, fun, where, key_data)
-    return run(method, tuple(args), callback)
+        target = -math.inf if target is None else target
+        moved, begin = moves(x0, None), projected(within, x0)
+        if kind is None and workers is not None:
+            raise ValueError("workers must be None with covariance=None.")
+        if kind is None:
+            problem = Problem(
+                fun,
+                within,
+                moved,
+                target,
+                num_steps=max_evaluations // num_candidates,
+                patience=stopping.patience(size, SLOW_RATE),
+            )
+            method = annealing(problem, begin, sigma, num_candidates, size, key)
+        else:
+            where = coordinates(begin, moved, within, sigma)
+            plan = Plan(
+                kind,
+                size=where.size,
+                dtype=where.space.origin.dtype,
+                least=num_candidates,
+                most=adaptive.largest(num_candidates, max_evaluations),
+                budget=max_evaluations,
+                restarts=restarts,
+                target=target,
+            )
+            key_data, _ = _arguments.prng_key(key)
+            if workers is not None:
+                fun = Caught(fun, args)
+                return on_host.run(plan, where, key_data, fun, workers, callback)
+            method = adaptive.method(plan, fun, where, key_data)
+        return run(method, tuple(args), callback)
 
 
 def _doubles(x0: PyTree) -> PyTree:
@@ -226,6 +180,40 @@ def _doubles(x0: PyTree) -> PyTree:
         return np.asarray(leaf, np.promote_types(dtype, np.float64))
 
     return jax.tree.map(double, x0)
+
+
+def _counts(
+    kind: Kind | None,
+    size: int,
+    max_evaluations: Any,
+    num_candidates: Any,
+    restarts: Any,
+) -> tuple[int, int, float]:
+    """E, K and the most restarts by the arguments of these names, or our error."""
+    max_evaluations = _arguments.positive_int("max_evaluations", max_evaluations)
+    if max_evaluations >= 2**31:
+        raise ValueError(
+            "max_evaluations must be below 2**31, as they are counted in int32; got "
+            f"{max_evaluations}."
+        )
+    if restarts is not None:
+        restarts = _arguments.int_from(0, "restarts", restarts)
+    if restarts and kind is None:
+        raise ValueError(
+            "restarts must be None or 0 with covariance=None, which anneals once; got "
+            f"{restarts}."
+        )
+    if num_candidates is None and kind is None:
+        num_candidates = _annealed_candidates(max_evaluations, size)
+    elif num_candidates is None:
+        num_candidates = min(adaptive.default_candidates(size), max_evaluations)
+    num_candidates = _arguments.positive_int("num_candidates", num_candidates)
+    if num_candidates > max_evaluations:
+        raise ValueError(
+            "max_evaluations must be enough for one step of num_candidates = "
+            f"{num_candidates}, got {max_evaluations}."
+        )
+    return max_evaluations, num_candidates, math.inf if restarts is None else restarts
 
 
 def _kind(covariance: Any, size: int) -> Kind | None:

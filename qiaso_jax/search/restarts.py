@@ -45,8 +45,8 @@ GROWN = 4
 LEADING = 3
 """What multiplies the share of the arm that has found the best value."""
 
-ANNEALING = 3
-"""N times this are the steps in which σ is annealed,"""
+ANNEALING = (30, 2)
+"""So many steps, and N times so many, in which σ is annealed,"""
 
 COOLING = 30.0
 """by this factor."""
@@ -108,6 +108,11 @@ class Arms(NamedTuple):
     best: jax.Array
     last_large: jax.Array
     again: jax.Array
+
+
+def annealing_steps(size: int) -> int:
+    """In how many steps σ is annealed."""
+    return ANNEALING[0] + ANNEALING[1] * size
 
 
 def window(size: int, least: int) -> int:
@@ -210,7 +215,7 @@ def ended(
     # Refined is an annealed run that leads; but for the first, if another can follow.
     has_cooled = before.annealing == 0
     larger = _annealed_candidates(plan, arms.runs[ANNEALED] + 1)
-    follows = _affords(plan, larger, left) & (arms.runs[ANNEALED] == 0)
+    follows = (_affordable(plan, larger, left) > 0) & (arms.runs[ANNEALED] == 0)
     lost = has_cooled & (follows | (run.best >= jnp.min(arms.best)))
     others = (run.flat >= FLAT) | (stagnant & (run.annealing < 0))
     spent = run.spent >= run.limit
@@ -226,10 +231,10 @@ def _annealed_candidates(plan: Any, runs: jax.Array) -> jax.Array:
     return plan.least * PROBE * jnp.asarray(GROWTH, plan.dtype) ** runs
 
 
-def _affords(plan: Any, candidates: jax.Array, left: jax.Array) -> jax.Array:
-    """Whether a run of so many candidates can cool; before, it is worth nothing."""
-    steps = ANNEALING * plan.size
-    return (candidates * steps <= AFFORDED * left) & (candidates <= plan.most)
+def _affordable(plan: Any, wanted: jax.Array, left: jax.Array) -> jax.Array:
+    """K of an annealed run; 0 where not even half of the wanted ones can cool."""
+    most = jnp.minimum(AFFORDED * left / annealing_steps(plan.size), plan.most)
+    return jnp.where(2 * most >= wanted, jnp.minimum(wanted, most), 0)
 
 
 def counted(arms: Arms, run: Run, converged: jax.Array) -> Arms:
@@ -262,20 +267,23 @@ def next_run(key: jax.Array, plan: Any, arms: Arms, run: Run, left: jax.Array) -
     large = jnp.minimum(least * 2.0 ** arms.runs[LARGE], plan.most)
     large = jnp.maximum(jnp.minimum(large, left / FEWEST), least)
     annealed = _annealed_candidates(plan, arms.runs[ANNEALED])
+    annealed = _affordable(plan, annealed, left)
+    affords = annealed >= 2 * least
     small = jnp.maximum(least, least * (large / (2 * least)) ** (chance**2))
-    affords = _affords(plan, annealed, left)
     may = jnp.stack([jnp.asarray(True), affords, arms.runs[LARGE] >= GROWN])
     is_best = arms.best <= jnp.min(arms.best)
     share = jnp.asarray(SHARES, dtype) * jnp.where(is_best, LEADING, 1)
     leads = (run.arm == ANNEALED) & (run.best <= jnp.min(arms.best))
     least_spent = jnp.argmin(jnp.where(may, arms.spent / share, jnp.inf))
     arm = jnp.where(leads & affords, ANNEALED, least_spent)
-    wanted = jnp.stack([large, jnp.minimum(annealed, plan.most), small])[arm]
+    # Partners of an annealed pair are in parts next to each other.
+    unit = least * jnp.where(arm == ANNEALED, 2, 1)
+    wanted = jnp.stack([large, annealed, small])[arm]
     fresh = first_run(least, 1, 0, dtype)
     return fresh._replace(
         arm=arm.astype(jnp.int32),
-        candidates=least * jnp.floor(wanted / least).astype(jnp.int32),
-        annealing=jnp.where(arm == ANNEALED, ANNEALING * plan.size, -1).astype(
+        candidates=unit * jnp.floor(wanted / unit).astype(jnp.int32),
+        annealing=jnp.where(arm == ANNEALED, annealing_steps(plan.size), -1).astype(
             jnp.int32
         ),
         limit=jnp.minimum(jnp.where(arm == SMALL, arms.last_large // 2, left), left),
