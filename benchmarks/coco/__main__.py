@@ -31,7 +31,7 @@ functions of a group and {instances} instances of each. In brackets the differen
 at 0 with a spread of 2, and restart within [−4, 4].
 
 - *minimize*: `qiaso_jax.minimize(..., workers=map)` with its defaults.
-- *cma*: pycma with nine restarts, each with twice the candidates; *bipop*: by its option.
+- *cma*: pycma with nine restarts, each with twice the candidates; *bipop* as it has it.
 - *Nelder-Mead*, *differential evolution*: scipy's, restarted.
 """
 

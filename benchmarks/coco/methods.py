@@ -1,7 +1,7 @@
 """The methods, each called with a function, its dimension, a budget and a seed.
 
-All begin at 0 with a spread of 2, which is a fifth of the box [−5, 5] where the optima
-lie, and restart within [−4, 4].
+All begin at 0 with a spread of 2, a fifth of the box [−5, 5] that the optima lie in,
+and restart within [−4, 4], as far as they restart.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def searched(**settings: Any) -> Method:
 
 
 def pycma(**settings: Any) -> Method:
-    """pycma with nine restarts, each with twice the candidates."""
+    """Of the package cma, with nine restarts, each with twice the candidates."""
 
     def method(fun, dimension, budget, seed):
         rng = np.random.default_rng(seed)

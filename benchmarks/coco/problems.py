@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -75,12 +76,10 @@ def differences(task: Task) -> list[list[float]]:
     for instance in task.instances:
         problem = cocoex.BareProblem("bbob", task.function, task.dimension, instance)
         counted = Counted(problem, task.reports)
-        try:
+        with contextlib.suppress(BudgetSpent):
             METHODS[task.method](
                 counted, task.dimension, task.budget, 1000 * task.function + instance
             )
-        except BudgetSpent:
-            pass
         noted = counted.noted + [counted.best] * len(task.reports)
         optimum = problem.best_value()
         found.append([x - optimum for x in noted[: len(task.reports)]])

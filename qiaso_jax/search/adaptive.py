@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from qiaso_jax import amplitudes, losses
+from qiaso_jax import amplitudes
 from qiaso_jax.evaluation import checked_losses
 from qiaso_jax.search import covariance, restarts
 from qiaso_jax.search.coordinates import Coordinates, Space
@@ -136,8 +136,8 @@ def method(
         def value_of(u):
             return checked_losses(fun(where.point(u), *args), (), "fun")
 
-        values = evaluated(plan, state, value_of)
-        return told(plan, where.space, state, values)
+        values, epsilon = evaluated(plan, state, value_of)
+        return told(plan, where.space, state, values, epsilon)
 
     return Method(
         begun(plan, key),
@@ -236,21 +236,35 @@ def asked(plan: Plan, state: SearchState, part: jax.Array) -> jax.Array:
 
 def evaluated(
     plan: Plan, state: SearchState, value_of: Callable[[jax.Array], jax.Array]
-) -> jax.Array:
-    """The values of all candidates, part by part; NaN beyond them: ``[most]``."""
+) -> tuple[jax.Array, float]:
+    """The values of all candidates, part by part, NaN beyond them: ``[most]``.
+
+    And ε of their precision.
+    """
 
     def add(part, values):
         own = jax.vmap(value_of)(asked(plan, state, part)).astype(values.dtype)
         return jax.lax.dynamic_update_slice(values, own, (part * plan.least,))
 
-    values = jnp.full(plan.most, jnp.nan, state.best_value.dtype)
-    return jax.lax.fori_loop(0, state.run.candidates // plan.least, add, values)
+    precision = jax.eval_shape(value_of, state.best).dtype
+    values = jnp.full(plan.most, jnp.nan, plan.dtype)
+    values = jax.lax.fori_loop(0, state.run.candidates // plan.least, add, values)
+    epsilons = (float(jnp.finfo(dtype).eps) for dtype in (precision, plan.dtype))
+    return values, max(epsilons)
 
 
 def told(
-    plan: Plan, space: Space, state: SearchState, values: jax.Array
+    plan: Plan, space: Space, state: SearchState, values: jax.Array, epsilon: Any
 ) -> SearchState:
-    """After a step, from the values of all candidates, NaN beyond them: ``[most]``."""
+    """After a step.
+
+    Args:
+      plan: of the search.
+      space: that is searched.
+      state: before.
+      values: of all candidates, NaN beyond them, shape ``[most]``.
+      epsilon: of their precision.
+    """
     known = jnp.isfinite(values)
     values = jnp.where(known, values, jnp.inf)
     log_p = _log_amplitudes(plan, state.run, values)
@@ -281,12 +295,12 @@ def told(
         mean=jnp.where(is_lower, gaussian.mean, state.mean),
         mean_level=jnp.where(is_lower, level, state.mean_level),
         has_converged=state.has_converged & ~is_better,
-        differed=state.differed | ~_equal(values),
+        differed=state.differed | ~_equal(values, epsilon),
         info=_info(plan, state, values, p),
     )
     left = plan.budget - after.spent
     converged, ended = restarts.ended(
-        plan, space, state.run, run, state.arms, gaussian, values, left
+        plan, space, state.run, run, state.arms, gaussian, values, epsilon, left
     )
     after = after._replace(has_converged=after.has_converged | (leads & converged))
     after = jax.lax.cond(
@@ -385,9 +399,14 @@ def _level(level: jax.Array, values: jax.Array) -> jax.Array:
     return jnp.where(jnp.isnan(level), now, level + FADING * (now - level))
 
 
-def _equal(values: jax.Array) -> jax.Array:
+def _equal(values: jax.Array, epsilon: Any) -> jax.Array:
     """Whether the finite values differ by no more than rounding."""
-    return losses.measured(values, values.dtype).equal
+    known = jnp.isfinite(values)
+    lowest = jnp.min(values, where=known, initial=jnp.inf)
+    highest = jnp.max(values, where=known, initial=-jnp.inf)
+    largest = jnp.maximum(jnp.abs(lowest), jnp.abs(highest))
+    # Halves do not overflow.
+    return highest / 2 - lowest / 2 <= 2 * epsilon * largest
 
 
 def _info(

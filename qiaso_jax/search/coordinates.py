@@ -12,6 +12,9 @@ from qiaso_jax._arguments import PyTree
 from qiaso_jax._trees import moving, whole
 from qiaso_jax.search.bounds import Box, into
 
+REACH = 2.0
+"""So many σ from the start a restart may be, in each coordinate."""
+
 
 class Space(NamedTuple):
     """What is searched, where u = 0 is the start and a step of 1 is one σ.
@@ -34,15 +37,13 @@ class Space(NamedTuple):
         return self.origin / jnp.where(self.unit > 0, self.unit, 1)
 
     def start(self, key: jax.Array) -> jax.Array:
-        """U of a restart: anywhere within bounds, and σ from x0 where there is none."""
-        at_random, around = jax.random.split(key)
+        """A u to restart from: within the bounds, and not beyond ``REACH``."""
         dtype, shape = self.origin.dtype, self.origin.shape
-        share = jax.random.uniform(at_random, shape, dtype)
-        bounded = jnp.isfinite(self.lower) & jnp.isfinite(self.upper)
-        low, high = (jnp.where(bounded, x, 0) for x in (self.lower, self.upper))
-        anywhere = low * (1 - share) + high * share - self.origin
-        inside = anywhere / jnp.where(self.unit > 0, self.unit, 1)
-        return jnp.where(bounded, inside, jax.random.normal(around, shape, dtype))
+        unit = jnp.where(self.unit > 0, self.unit, jnp.inf)
+        low = jnp.maximum((self.lower - self.origin) / unit, -REACH)
+        high = jnp.minimum((self.upper - self.origin) / unit, REACH)
+        share = jax.random.uniform(key, shape, dtype)
+        return low + (high - low) * share
 
 
 class Coordinates(NamedTuple):

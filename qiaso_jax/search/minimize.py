@@ -46,30 +46,37 @@ def minimize(
 ) -> MinimizeResult:
     r"""Minimises a function of any pytree from its values alone.
 
-    Collapses to the expectation (Eq 2) at every step, on centred ranks with η = 5,
-    while the spread of the superposition is annealed,
+    The superposition is a normal distribution 𝒩(m, σ² C). K candidates are drawn from
+    it, their ranks give exponential weights p (Eq 16, centred ranks, η = 5), and it
+    collapses to their expectations: of the displacement (Eq 2),
+    :math:`m + \sum_k p_k δ_k`, and of the second moment,
 
     .. math::
-        σ_{t+1} = σ_t e^{−c/N}, \qquad c = 0.5, \text{ and } 1.4
-        \text{ in the last quarter of the steps},
+        C + c_1 (\mathrm{path\,path}^\top - C)
+          + c_μ \sum_k (p_k - 1/K)\, δ_k δ_k^\top / σ^2 ,
 
-    where N is the number of coordinates that are searched. Unless given, K is such that
-    the E evaluations make :math:`10 N (E / 1000 N)^{0.3}` steps, and at least
-    4 + 3 log N: more candidates rather than more steps find the global minimum of a
-    rugged function, and the last quarter refines it. ``benchmarks/rastrigin`` measures
-    this. The candidates spread alike in all directions, so a long curved valley, such
-    as Rosenbrock's, is better searched with CMA-ES.
+    where candidates that are worse than the prior's 1/K push C away. σ follows the
+    length of the path of m, and all rates those of CMA-ES (Hansen 2016) with
+    :math:`μ_\mathrm{eff} = 1/\sum p^2`; C keeps its determinant.
 
-    The search ends before its budget is spent when ``target`` is reached, or when it
-    has converged: values had differed, and then, while σ halves and for at least five
-    steps, all equal the best one L to within 4 ε |L|, ε of their precision.
+    The tunnelling of the search are restarts. A run ends where values, or points,
+    differ no more, on a plateau, or without any gain for long. Three arms share what is
+    left of the budget: runs with ever twice the candidates, small ones in between
+    (BIPOP, Hansen 2009), and runs that anneal σ, the same in all directions, with four
+    times the candidates of the one before: these find the global minimum of a rugged
+    function, and go on as long as they lead. ``benchmarks/coco`` and
+    ``benchmarks/rastrigin`` measure this.
+
+    The search ends before its budget is spent when ``target`` is reached, when five
+    runs have converged to the best value, or when there are no ``restarts`` left.
 
     Args:
-      fun: ``fun(x) -> scalar``, traceable by JAX; ``ask`` and ``tell`` are for others.
+      fun: ``fun(x, *args) -> scalar``, traceable by JAX; any function with ``workers``.
       x0: the start, a pytree. Python numbers, of integers too, are searched as floats,
         and so are floating and complex arrays in their dtype; arrays of integers stay
         as they are, with a warning, and booleans do. The first candidate is x0 itself.
-      max_evaluations: E; as many whole steps of K evaluations as fit in are made.
+      max_evaluations: E; as many whole steps as fit in are made.
+      args: further arguments of ``fun``, a tuple of pytrees.
       sigma: initial spread, in units of x: about the distance to be searched. A number,
         an array, or a pytree prefix of ``x0`` of these. ``None`` for a third of the
         width of the bounds in each coordinate, which all must be finite.
@@ -77,8 +84,26 @@ def minimize(
         of these, ±inf where there is none. Candidates beyond a bound are reflected into
         the box. Where the two are equal, the coordinate is fixed, and not searched,
         whatever ``x0`` has there.
-      num_candidates: K, or ``None`` for the rule above.
+      covariance: ``"full"``, ``"diagonal"``, or ``"auto"``: full for up to 200
+        coordinates. ``None`` for one annealed search without covariance or restarts, on
+        pairs of candidates,
+
+        .. math::
+            σ_{t+1} = σ_t e^{−c/N}, \qquad c = 0.5, \text{ and } 1.4
+            \text{ in the last quarter of the steps},
+
+        with so many candidates that there are :math:`10 N (E / 1000 N)^{0.3}` steps,
+        and at least 4 + 3 log N.
+      restarts: how many there may be; ``None`` for as many as the budget affords. They
+        begin within 2 σ of x0 in each coordinate, within the bounds.
+      num_candidates: K of the first run, which those of others are multiples of;
+        ``None`` for 4 + ⌊3 log N⌋.
       target: a value that is good enough: the search ends once ``fun`` is at most this.
+      workers: ``None`` for a function that JAX traces. A function like ``map``, which
+        calls ``fun`` on each of many points, in this process or others
+        (``multiprocessing.Pool().map``): points are then of NumPy in double precision,
+        and so is the search, whatever JAX is configured to; an exception is a missing
+        value.
       key: seed or PRNG key.
       callback: called after every step with the ``MinimizeResult`` so far, whose
         ``history`` is of that step alone; the search ends if it returns something true
@@ -87,29 +112,40 @@ def minimize(
     Returns:
       A ``MinimizeResult``. With the same arguments it is the same, bit by bit. Every
       call compiles anew, as ``fun`` may close over what has changed. Without
-      ``callback``, ``minimize`` may be called under ``jax.jit`` and ``jax.vmap``, for
-      instance over ``x0``, ``sigma`` and ``key``. Values that are traced are then not
-      checked: an x0 beyond the bounds starts from the point of the box next to it, and
-      N counts coordinates that traced bounds fix. Under ``jax.vmap`` a search that has
-      ended changes no more, but goes on being computed with the others.
+      ``callback`` and ``workers``, ``minimize`` may be called under ``jax.jit`` and
+      ``jax.vmap``, for instance over ``x0``, ``sigma``, ``args`` and ``key``. Values
+      that are traced are then not checked: an x0 beyond the bounds starts from the
+      point of the box next to it, and N counts coordinates that traced bounds fix.
+      Under ``jax.vmap`` a search that has ended changes no more, but goes on being
+      computed with the others.
 
     Raises:
       TypeError: if an argument has the wrong type, ``fun`` cannot be traced or returns
         no real floating number, or there is a ``callback`` under ``jax.jit``.
       ValueError: if an argument is out of its range, bounds cross or fix everything,
         ``x0`` is outside of them, or there is neither ``sigma`` nor finite bounds.
+      RuntimeError: with ``workers``, if ``fun`` fails on all of the first candidates.
 
     Warns:
       UserWarning: if ``x0`` has arrays of integers, which stay as they are.
 
     Examples:
-      >>> import jax.numpy as jnp, qiaso_jax
-      >>> def rastrigin(x):
-      ...     return 10 * x.size + jnp.sum(x**2 - 10 * jnp.cos(2 * jnp.pi * x))
+      >>> import jax.numpy as jnp, numpy as np, qiaso_jax
+      >>> def rosenbrock(x):
+      ...     return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
       >>> result = qiaso_jax.minimize(
-      ...     rastrigin, jnp.full(5, 3.0), sigma=2.5, max_evaluations=30_000)
-      >>> print(f"{result.fun:.2f}", result.x.round(2) + 0.0)
-      0.00 [0. 0. 0. 0. 0.]
+      ...     rosenbrock, jnp.zeros(5), sigma=1.0, max_evaluations=5_000)
+      >>> print(f"{result.fun:.4f}", result.x.round(2))
+      0.0000 [1. 1. 1. 1. 1.]
+
+      A simulator, on all cores:
+
+      >>> def simulator(x):
+      ...     return float(np.abs(x - 3.0).sum())
+      >>> result = qiaso_jax.minimize(
+      ...     simulator, np.zeros(2), sigma=1.0, max_evaluations=1_000, workers=map)
+      >>> print(result.x.round(2))
+      [3. 3.]
     """
     if not callable(fun):
         raise TypeError(f"fun must be a function x -> scalar, got {fun!r}.")
@@ -139,7 +175,9 @@ def minimize(
         target = -math.inf if target is None else target
         moved, begin = moves(x0, None), projected(within, x0)
         if kind is None and workers is not None:
-            raise ValueError("workers must be None with covariance=None.")
+            raise ValueError(
+                f"workers must be None with covariance=None, got {workers!r}."
+            )
         if kind is None:
             problem = Problem(
                 fun,

@@ -19,6 +19,8 @@ from qiaso_jax.search.result import MinimizeResult, MinimizeStatus
 Workers = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """As ``map``: calls a function of one argument on each of many, in any process."""
 
+EPSILON = float(np.finfo(np.float64).eps)
+
 _asked = jax.jit(adaptive.asked, static_argnums=0)
 _told = jax.jit(adaptive.told, static_argnums=0)
 
@@ -74,7 +76,8 @@ def run(
         candidates = [x for part in parts for x in _listed(points(part))]
         found = _measured(fun, workers, candidates, is_first=int(state.step) == 0)
         values = np.pad(found, (0, plan.most - number), constant_values=math.nan)
-        state = _told(plan, where.space, state, jnp.asarray(values, plan.dtype))
+        values = jnp.asarray(values, plan.dtype)
+        state = _told(plan, where.space, state, values, EPSILON)
         reports.append(state.info)
         if callback is not None and wants_to_stop(
             callback, adaptive.result(where, state, stacked(reports[-1:]))

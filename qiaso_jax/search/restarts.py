@@ -180,6 +180,7 @@ def ended(
     arms: Arms,
     gaussian: Gaussian,
     values: jax.Array,
+    epsilon: Any,
     left: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Whether a run has converged, and whether it ends.
@@ -192,10 +193,10 @@ def ended(
       arms: the runs before it.
       gaussian: after the step.
       values: of the step, infinite beyond its candidates.
+      epsilon: of their precision.
       left: evaluations.
     """
     size = gaussian.mean.size
-    epsilon = float(jnp.finfo(values.dtype).eps)
     finite = jnp.isfinite(values)
     lowest = jnp.min(run.recent)
     highest = jnp.maximum(
@@ -204,7 +205,7 @@ def ended(
     unit = jnp.minimum(run.scale, 1) * _resolution(values.dtype)
     one_value = highest - lowest <= jnp.maximum(unit, 4 * epsilon * jnp.abs(run.best))
     spreads = gaussian.sigma * jnp.sqrt(plan.kind.variances(gaussian.covariance))
-    rounding = epsilon * jnp.abs(space.offset + gaussian.mean)
+    rounding = jnp.finfo(values.dtype).eps * jnp.abs(space.offset + gaussian.mean)
     narrow = jnp.all(spreads < jnp.maximum(NARROW * run.sigma, rounding))
     spread = jnp.max(spreads)
     converged = (one_value | narrow) & (run.annealing < 0)
@@ -273,7 +274,7 @@ def next_run(key: jax.Array, plan: Any, arms: Arms, run: Run, left: jax.Array) -
     may = jnp.stack([jnp.asarray(True), affords, arms.runs[LARGE] >= GROWN])
     is_best = arms.best <= jnp.min(arms.best)
     share = jnp.asarray(SHARES, dtype) * jnp.where(is_best, LEADING, 1)
-    leads = (run.arm == ANNEALED) & (run.best <= jnp.min(arms.best))
+    leads = (run.arm == ANNEALED) & is_best[ANNEALED]
     least_spent = jnp.argmin(jnp.where(may, arms.spent / share, jnp.inf))
     arm = jnp.where(leads & affords, ANNEALED, least_spent)
     # Partners of an annealed pair are in parts next to each other.

@@ -11,18 +11,36 @@ def sphere(x):
     return jnp.sum((x - 0.3) ** 2)
 
 
-def test_minimize_converges_and_reports():
-    result = minimize(sphere, jnp.zeros(4), sigma=1.0, max_evaluations=5_000)
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_minimize_converges_and_reports(covariance):
+    result = minimize(
+        sphere, jnp.zeros(4), sigma=1.0, max_evaluations=5_000, covariance=covariance
+    )
+    assert result.success
+    assert result.message == "The search has converged: values differ no more."
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(result))
+    np.testing.assert_allclose(result.x, np.full(4, 0.3), atol=1e-5)
+    np.testing.assert_allclose(result.mean, np.full(4, 0.3), atol=1e-5)
+    assert result.fun == pytest.approx(float(sphere(result.x)), rel=1e-5, abs=1e-12)
+    assert 4_500 < result.nfev <= 5_000
+    history = result.history
+    assert history.num_candidates.sum() == result.nfev
+    assert all(field.shape[0] == result.nit for field in history)
+    assert result.fun == history.best_loss.min()
+    np.testing.assert_array_equal(np.diff(history.run) >= 0, True)
+
+
+def test_the_annealed_search_converges_and_reports():
+    result = minimize(
+        sphere, jnp.zeros(4), sigma=1.0, max_evaluations=5_000, covariance=None
+    )
     assert not result.success
     assert result.message == "The budget of evaluations is spent."
-    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(result))
     np.testing.assert_allclose(result.x, np.full(4, 0.3), atol=1e-2)
     np.testing.assert_allclose(result.mean, np.full(4, 0.3), atol=1e-2)
-    assert result.fun == pytest.approx(float(sphere(result.x)), rel=1e-5)
     assert 4_500 < result.nfev <= 5_000
     assert result.nfev % result.nit == 0
     assert all(field.shape[0] == result.nit for field in result.history)
-    assert result.fun == pytest.approx(float(result.history.best_loss.min()))
 
 
 def test_the_function_is_evaluated_nfev_times():
@@ -112,6 +130,12 @@ def test_the_same_key_gives_the_same_result():
         ({"bounds": (0.0, 0.0)}, ValueError, "bounds must leave a coordinate of x0"),
         ({"sigma": None}, ValueError, "sigma must be given, or bounds finite"),
         ({"target": np.inf}, ValueError, "target must be finite, got inf"),
+        ({"covariance": "low rank"}, ValueError, "covariance must be one of"),
+        ({"restarts": -1}, ValueError, "restarts must be at least 0, got -1"),
+        ({"restarts": 2, "covariance": None}, ValueError, "restarts must be None or 0"),
+        ({"args": 3}, TypeError, "args must be a tuple, got 3"),
+        ({"workers": 2}, TypeError, "workers must be a function like map, got 2"),
+        ({"workers": map, "covariance": None}, ValueError, "workers must be None with"),
         ({"target": "low"}, TypeError, "target must be a real number"),
         ({"bounds": ({"a": 0.0}, 1.0)}, ValueError, "lower bound must be a number or"),
         ({"bounds": 3.0}, TypeError, r"bounds must be a tuple \(lower, upper\)"),

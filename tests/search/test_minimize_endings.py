@@ -46,6 +46,7 @@ def test_convergence_ends_the_search_where_nothing_is_left_to_find(monkeypatch):
             sigma=3.0,
             max_evaluations=12_000,
             num_candidates=40,
+            covariance=None,
             key=key,
         )
 
