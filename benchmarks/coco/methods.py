@@ -74,7 +74,7 @@ def differential_evolution(
     """scipy's, in the box, restarted while the budget lasts."""
     for number in range(budget):
         scipy.optimize.differential_evolution(
-            fun, [(-5, 5)] * dimension, maxiter=budget, seed=1000 * seed + number
+            fun, [(-5, 5)] * dimension, maxiter=budget, rng=1000 * seed + number
         )
 
 

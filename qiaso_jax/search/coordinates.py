@@ -54,27 +54,27 @@ class Coordinates(NamedTuple):
       moves: which of its leaves are searched, booleans like ``x0``.
       within: the bounds.
       space: of the coordinates that are searched.
-      index: which they are among the numbers of ``x0``, shape ``[N]``.
+      places: which they are among the numbers of ``x0``, shape ``[N]``.
     """
 
     x0: PyTree
     moves: PyTree
     within: Box
     space: Space
-    index: np.ndarray
+    places: np.ndarray
 
     @property
     def size(self) -> int:
         """N."""
-        return len(self.index)
+        return len(self.places)
 
     def point(self, u: jax.Array) -> PyTree:
         """The x at ``u``, shape ``[N]``, reflected into the bounds."""
         flat, restored = _raveled(moving(self.x0, self.moves))
         moved = (self.space.origin + self.space.unit * u).astype(flat.dtype)
         # The start is itself, whatever the precision of the sum.
-        moved = jnp.where(u == 0, flat[self.index], moved)
-        moved = restored(flat.at[self.index].set(moved))
+        moved = jnp.where(u == 0, flat[self.places], moved)
+        moved = restored(flat.at[self.places].set(moved))
         return into(self.within, whole(self.x0, moved))
 
 
@@ -111,7 +111,7 @@ def coordinates(x0: PyTree, moves: PyTree, within: Box, sigma: PyTree) -> Coordi
         np.concatenate([part.ravel()] * (1 + double))
         for part, double in zip(free, twice, strict=True)
     ]
-    index = np.flatnonzero(np.concatenate(chosen))
+    places = np.flatnonzero(np.concatenate(chosen))
     dtype = jnp.promote_types(origin.dtype, jnp.float32)
     # A complex number of variance σ² has parts of half of it.
     halves = jax.tree.map(
@@ -121,10 +121,10 @@ def coordinates(x0: PyTree, moves: PyTree, within: Box, sigma: PyTree) -> Coordi
     )
     parts = (halves, within.lower, within.upper)
     space = Space(
-        origin.astype(dtype)[index],
-        *(flat(tree).astype(dtype)[index] for tree in parts),
+        origin.astype(dtype)[places],
+        *(flat(tree).astype(dtype)[places] for tree in parts),
     )
-    return Coordinates(x0, moves, within, space, index)
+    return Coordinates(x0, moves, within, space, places)
 
 
 def _is_complex(x: Any) -> bool:

@@ -169,7 +169,7 @@ def minimize(
         if target is not None:
             _arguments.scalar("target", target)
         kind = _kind(covariance, size)
-        max_evaluations, num_candidates, restarts = _counts(
+        max_evaluations, num_candidates, most_restarts = _counts(
             kind, size, max_evaluations, num_candidates, restarts
         )
         target = -math.inf if target is None else target
@@ -197,7 +197,7 @@ def minimize(
                 least=num_candidates,
                 most=adaptive.largest(num_candidates, max_evaluations),
                 budget=max_evaluations,
-                restarts=restarts,
+                restarts=most_restarts,
                 target=target,
             )
             key_data, _ = _arguments.prng_key(key)

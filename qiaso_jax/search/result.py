@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from qiaso_jax._arguments import PyTree
-from qiaso_jax.weight_space import QIASOInfo, QIASOState
 
 
 class MinimizeStatus(enum.IntEnum):
@@ -59,16 +58,18 @@ class MinimizeResult(NamedTuple):
     Attributes:
       x: the best point that was evaluated, ``x0`` included; a pytree like ``x0``.
       fun: its value; ``inf`` if none was finite.
-      mean: the centre of the superposition at the end, within the bounds, a pytree like
-        ``x0``. Its value was not measured. Where ``fun`` is noisy, ``fun`` of the
+      mean: the centre of the superposition, where the candidates around it had the
+        least values on average, within the bounds, a pytree like ``x0``; with
+        ``covariance=None`` at the end. Its value was not measured. Where ``fun`` is noisy, ``fun`` of the
         result is that of the luckiest sample, and ``mean``, which averages over many,
         is the better point.
       nfev: number of evaluations of the function, int32.
       nit: number of steps, int32.
       status: a ``MinimizeStatus`` as an int32.
-      history: a ``QIASOInfo`` whose fields have a leading axis ``nit``. Under
-        ``jax.jit`` and ``jax.vmap``, where ``nit`` is not known beforehand, it has that
-        of all steps of the budget, and repeats the last report beyond ``nit``.
+      history: a ``SearchInfo``, or a ``QIASOInfo`` with ``covariance=None``, whose
+        fields have a leading axis ``nit``. Under ``jax.jit`` and ``jax.vmap``, where
+        ``nit`` is not known beforehand, it has that of all steps of the budget, and
+        repeats the last report beyond ``nit``.
       state: the state of the algorithm at the end.
     """
 
@@ -78,8 +79,8 @@ class MinimizeResult(NamedTuple):
     nfev: jax.Array
     nit: jax.Array
     status: jax.Array
-    history: QIASOInfo
-    state: QIASOState
+    history: Any
+    state: Any
 
     @property
     def success(self) -> jax.Array:
