@@ -80,11 +80,16 @@ def run(
         state = _told(plan, where.space, state, values, EPSILON)
         reports.append(state.info)
         if callback is not None and wants_to_stop(
-            callback, adaptive.result(where, state, stacked(reports[-1:]))
+            callback, _of_numpy(adaptive.result(where, state, stacked(reports[-1:])))
         ):
             stopped = int(MinimizeStatus.STOPPED_BY_CALLBACK)
             state = state._replace(status=jnp.asarray(stopped, jnp.int32))
-    return adaptive.result(where, state, stacked(reports))
+    return _of_numpy(adaptive.result(where, state, stacked(reports)))
+
+
+def _of_numpy(result: MinimizeResult) -> MinimizeResult:
+    """JAX takes double precision ill where it is not configured to."""
+    return jax.tree.map(np.asarray, result)
 
 
 def stacked(reports: list[Any]) -> Any:

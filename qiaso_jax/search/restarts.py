@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from qiaso_jax.search.coordinates import Space
 from qiaso_jax.search.covariance import Gaussian
 
-RESOLUTION = {64: 1e-12, 32: 1e-9}
+RESOLUTION = {64: 1e-11, 32: 1e-9}
 """Values that differ by less are one value, by the bits of their precision; where they
 are all small, in their unit."""
 
@@ -25,7 +25,7 @@ WIDE = 1e4
 """A spread of so many times the first one goes nowhere."""
 
 FLAT = 2
-"""Steps in a row on a plateau end a run."""
+"""Steps in a row on a plateau end a run; it has converged, if values had differed."""
 
 AGAIN = 5
 """So many runs that converge to the best value end the search."""
@@ -208,7 +208,8 @@ def ended(
     rounding = jnp.finfo(values.dtype).eps * jnp.abs(space.offset + gaussian.mean)
     narrow = jnp.all(spreads < jnp.maximum(NARROW * run.sigma, rounding))
     spread = jnp.max(spreads)
-    converged = (one_value | narrow) & (run.annealing < 0)
+    is_flat = run.flat >= FLAT
+    converged = (one_value | narrow) & (run.annealing < 0) | is_flat & (run.scale > 0)
     patience = 100 * run.candidates + 100 * size**1.5
     stagnant = run.spent - run.gained > patience.astype(jnp.int32)
     wide = spread > WIDE * jnp.maximum(run.sigma, 1)
@@ -218,7 +219,7 @@ def ended(
     larger = _annealed_candidates(plan, arms.runs[ANNEALED] + 1)
     follows = (_affordable(plan, larger, left) > 0) & (arms.runs[ANNEALED] == 0)
     lost = has_cooled & (follows | (run.best >= jnp.min(arms.best)))
-    others = (run.flat >= FLAT) | (stagnant & (run.annealing < 0))
+    others = is_flat | (stagnant & (run.annealing < 0))
     spent = run.spent >= run.limit
     return converged, converged | others | wide | broken | lost | spent
 

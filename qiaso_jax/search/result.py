@@ -21,8 +21,8 @@ class MinimizeStatus(enum.IntEnum):
       NO_FINITE_VALUE: −2. The budget is spent, and all values were NaN or infinite.
       STOPPED_BY_CALLBACK: −3. The callback asked for it.
       RUNNING: −4. What the callback sees until the search ends.
-      RESTARTS_SPENT: −5. A run has ended, on a plateau or without any gain for long,
-        and ``restarts`` allows no other.
+      RESTARTS_SPENT: −5. A run has ended without any gain for long, and ``restarts``
+        allows no other.
 
     Examples:
       >>> from qiaso_jax import MinimizeStatus
@@ -60,9 +60,9 @@ class MinimizeResult(NamedTuple):
       fun: its value; ``inf`` if none was finite.
       mean: the centre of the superposition, where the candidates around it had the
         least values on average, within the bounds, a pytree like ``x0``; with
-        ``covariance=None`` at the end. Its value was not measured. Where ``fun`` is noisy, ``fun`` of the
-        result is that of the luckiest sample, and ``mean``, which averages over many,
-        is the better point.
+        ``covariance=None`` at the end. Its value was not measured. Where ``fun`` is
+        noisy, ``fun`` of the result is that of the luckiest sample, and ``mean``, which
+        averages over many, is the better point.
       nfev: number of evaluations of the function, int32.
       nit: number of steps, int32.
       status: a ``MinimizeStatus`` as an int32.

@@ -1,0 +1,154 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qiaso_jax import MinimizeStatus, minimize
+from qiaso_jax.search import restarts
+from qiaso_jax.search.restarts import ANNEALED, LARGE, SMALL
+
+
+def rastrigin(x):
+    return 10 * x.size + jnp.sum(x**2 - 10 * jnp.cos(2 * jnp.pi * x))
+
+
+def sphere(x):
+    return jnp.sum((x - 0.3) ** 2)
+
+
+def runs_of(result):
+    """Of each run: its arm, and the candidates and spread of its first step."""
+    history = jax.device_get(result.history)
+    firsts = np.unique(history.run, return_index=True)[1]
+    return [
+        (
+            int(history.arm[i]),
+            int(history.num_candidates[i]),
+            float(history.sigma[i]),
+        )
+        for i in firsts
+    ]
+
+
+def test_the_three_arms():
+    result = minimize(
+        rastrigin, jnp.full(2, 3.0), sigma=0.2, max_evaluations=40_000, key=2
+    )
+    runs = runs_of(result)
+    assert {arm for arm, _, _ in runs} == {LARGE, ANNEALED, SMALL}
+    large = [number for arm, number, _ in runs if arm == LARGE]
+    np.testing.assert_array_equal(large, 6 * 2 ** np.arange(len(large)))
+    annealed = [number for arm, number, _ in runs if arm == ANNEALED]
+    assert annealed[:2] == [12, 48]
+    assert all(number % 12 == 0 for number in annealed)
+    small = [(number, sigma) for arm, number, sigma in runs if arm == SMALL]
+    assert all(6 <= number <= large[-1] for number, _ in small)
+    assert all(number % 6 == 0 for number, _ in small)
+    assert all(0.01 <= sigma <= 1 for _, sigma in small)
+    assert {sigma for arm, _, sigma in runs if arm != SMALL} == {1.0}
+    spent = result.state.arms.spent + jnp.zeros(3, jnp.int32).at[
+        result.state.run.arm
+    ].add(result.state.run.spent)
+    assert spent.sum() == result.nfev
+
+
+def test_the_first_step_after_annealing_tells_the_value_of_the_mean():
+    seen = []
+    minimize(
+        lambda x: float(rastrigin(x)),
+        np.full(2, 3.0),
+        sigma=1.0,
+        max_evaluations=8_000,
+        workers=map,
+        callback=lambda result: seen.append(result.state),
+    )
+    told = [
+        (state, after)
+        for state, after in itertools.pairwise(seen)
+        if state.run.annealing == 0
+    ]
+    assert told
+    for state, after in told:
+        mean = 3.0 + state.gaussian.mean
+        assert after.info.best_loss <= float(rastrigin(mean)) + 1e-4
+
+
+def test_restarts_are_limited():
+    for number in (0, 2):
+        result = minimize(
+            rastrigin,
+            jnp.full(2, 3.0),
+            sigma=0.2,
+            max_evaluations=40_000,
+            restarts=number,
+        )
+        assert len(runs_of(result)) == number + 1
+        assert result.nfev < 40_000
+        assert result.success
+
+
+def test_a_run_on_a_plateau_ends():
+    def steps(x):
+        return jnp.floor(jnp.sum(x**2))
+
+    result = minimize(
+        steps, jnp.full(3, 0.4), sigma=0.01, max_evaluations=2_000, restarts=0
+    )
+    assert result.nit == restarts.FLAT
+    assert result.status == MinimizeStatus.FLAT
+
+    result = minimize(
+        steps, jnp.full(3, 4.0), sigma=1.0, max_evaluations=9_000, restarts=0
+    )
+    assert result.status == MinimizeStatus.CONVERGED
+    assert result.fun == 0
+
+
+def test_a_run_without_gain_ends():
+    def noise(x):
+        bits = jax.lax.bitcast_convert_type(x[0], jnp.uint32)
+        return jax.random.uniform(jax.random.key(bits))
+
+    result = minimize(
+        noise, jnp.zeros(2), sigma=1.0, max_evaluations=50_000, restarts=0
+    )
+    assert result.status == MinimizeStatus.RESTARTS_SPENT
+    assert result.message == "No restart is left."
+    assert not result.success
+
+
+def test_finding_the_same_again_ends_the_search():
+    result = minimize(sphere, jnp.zeros(2), sigma=1.0, max_evaluations=100_000)
+    assert result.success
+    assert result.nfev < 50_000
+    assert result.state.arms.again == restarts.AGAIN
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_it_converges_as_far_as_the_precision_goes(dtype):
+    with jax.enable_x64(dtype == jnp.float64):
+        result = minimize(
+            lambda x: 5 + sphere(x),
+            jnp.zeros(3, dtype),
+            sigma=1.0,
+            max_evaluations=20_000,
+            restarts=0,
+        )
+        epsilon = float(jnp.finfo(dtype).eps)
+        assert result.success
+        assert result.x.dtype == result.fun.dtype == dtype
+        assert abs(float(result.fun) - 5) <= 20 * epsilon
+        assert result.nfev < 3_000
+
+
+@pytest.mark.slow
+def test_a_rugged_function_of_many_coordinates():
+    results = [
+        minimize(
+            rastrigin, jnp.full(10, 2.0), sigma=2.0, max_evaluations=60_000, key=key
+        ).fun
+        for key in range(3)
+    ]
+    assert np.median(results) < 1e-4
