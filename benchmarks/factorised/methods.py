@@ -54,7 +54,7 @@ def searches(
     yield factorised(
         "measured, expectation", fun, budget, starts, WORKING_SIGMA, measured
     )
-    yield minimised("whole vectors, minimize", budget, starts, fun)
+    yield minimised("whole vectors, minimize", budget, starts, fun, covariance=None)
 
 
 def factorised(

@@ -41,8 +41,8 @@ Of all steps without gradients in which every loss was replaced, the parameters 
 SEARCHES = """\
 `ask` and `tell`: the sphere in {dimension} dimensions, K = {candidates}, {steps} steps,
 the losses that are left told in a random order; the value is that of the centre.
-`minimize`: {budget:,} evaluations of the sphere, NaN in stripes; the value is that of
-the best point. Medians over {seeds} seeds.
+`minimize(covariance=None)`: {budget:,} evaluations of the sphere, NaN in stripes; the
+value is that of the best point. Medians over {seeds} seeds.
 """
 
 PROCESSES = """\

@@ -94,7 +94,12 @@ def minimised(seeds: int) -> list[dict[str, Any]]:
 
         start = jnp.full(DIMENSION, START)
         found = qiaso_jax.minimize(
-            fun, start, sigma=START, max_evaluations=BUDGET, key=key
+            fun,
+            start,
+            sigma=START,
+            max_evaluations=BUDGET,
+            covariance=None,
+            key=key,
         )
         steps = jnp.arange(len(found.history.num_nonfinite)) < found.nit
         nonfinite = jnp.sum(found.history.num_nonfinite * steps)

@@ -167,9 +167,9 @@ def network(dataset: str) -> str:
 LEGEND = """\
 *Faithful*: the printed algorithm and settings (`qiaso(**PAPER)`), collapse to the most
 probable candidate. *Working*: weight space, z-scored losses, collapse to the
-expectation, Adam on the displacement; on the Rastrigin function, `minimize` with its
-defaults. *Node space*: `node_qiaso`, a superposition for
-each example. *Hybrid*: `qiaso` after Adam in `optax.chain`; it **uses gradients**, as
+expectation, Adam on the displacement; on the Rastrigin function, `minimize` with
+`covariance=None`. *Node space*: `node_qiaso`, a superposition for each example.
+*Hybrid*: `qiaso` after Adam in `optax.chain`; it **uses gradients**, as
 all baselines do. The other three take no derivative.
 
 Rates are each optimizer's best of five trials on a validation split (`python -m

@@ -36,10 +36,12 @@ evaluations (evals), K at a time; the minimum is 0. The start is uniform in
 [-5.12, 5.12]^30, the same for all methods; only random search is kept in that box.
 
 - *QIASO, faithful*: `qiaso(**PAPER)`.
-- *QIASO, working*: `minimize` with its defaults, sigma a third of the width of the box.
+- *minimize*: with its defaults, sigma a third of the width of the box; K is that of its
+  first run.
+- *minimize, annealed*: with `covariance=None`, likewise.
 - *cma*: pycma, sigma0 a quarter of the width. When one of its own criteria stops it, it
   restarts at the same population from another point of the box, until the budget is
-  spent. The last of its rows has the population of `minimize`.
+  spent. The last of its rows has the population of `minimize`, annealed.
 - *evosax SNES, Open_ES*: sigma as for cma; SNES at the population, Open_ES (Adam at a
   cosine rate, sigma annealed geometrically) at the population, rate and last sigma of
   the lowest median at that budget, chosen on these very seeds. `results.json` has all.
@@ -99,7 +101,8 @@ def compared(budget: int, starts: np.ndarray) -> Iterator[list[Run]]:
     yield [
         methods.transformed("QIASO, faithful", {}, paper, budget, population, starts)
     ]
-    working = methods.minimised("QIASO, working", budget, starts)
+    yield [methods.minimised("minimize", budget, starts)]
+    working = methods.minimised("minimize, annealed", budget, starts, covariance=None)
     yield [working]
     rows: list[list[Callable[..., Run]]] = [
         [rivals.random_search],

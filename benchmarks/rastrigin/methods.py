@@ -120,8 +120,9 @@ def minimised(
     budget: int,
     starts: np.ndarray,
     fun: Callable[[jax.Array], jax.Array] = rastrigin,
+    **settings: Any,
 ) -> Run:
-    """``minimize``, as a user would call it."""
+    """``minimize``, as a user would call it, with some of its ``settings``."""
     watch = Stopwatch()
     results = [
         qiaso_jax.minimize(
@@ -130,12 +131,17 @@ def minimised(
             sigma=WORKING_SIGMA,
             max_evaluations=budget,
             key=seed,
+            **settings,
         )
         for seed, start in enumerate(starts)
     ]
     spent = max(int(result.nfev) for result in results)
-    population = int(results[0].nfev // results[0].nit)
-    settings = {"population": population, "sigma": WORKING_SIGMA}
+    report = results[0].history
+    if hasattr(report, "num_candidates"):
+        population = int(report.num_candidates[0])
+    else:
+        population = int(results[0].nfev // results[0].nit)
+    settings = settings | {"population": population, "sigma": WORKING_SIGMA}
     values = [float(result.fun) for result in results]
     return Run(method, settings, budget, spent, *watch.read(), values)
 

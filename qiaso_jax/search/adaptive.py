@@ -121,7 +121,7 @@ class SearchState(NamedTuple):
 
 
 def method(
-    plan: Plan, fun: Callable[..., Any], where: Coordinates, key: jax.Array
+    plan: Plan, fun: Callable[..., Any], where: Coordinates, before: SearchState
 ) -> Method:
     """A search of ``fun(x, *args)``.
 
@@ -129,7 +129,7 @@ def method(
       plan: of the search.
       fun: the function.
       where: the coordinates that are searched.
-      key: a PRNG key, raw.
+      before: the first step.
     """
 
     def step(state, args):
@@ -140,9 +140,10 @@ def method(
         return told(plan, where.space, state, values, epsilon)
 
     return Method(
-        begun(plan, key),
+        before,
         step,
         status=lambda state: state.status,
+        made=lambda state: state.step,
         info=lambda state: state.info,
         result=partial(result, where),
         num_steps=plan.budget // plan.least,
@@ -191,7 +192,7 @@ def begun(plan: Plan, key: jax.Array) -> SearchState:
         step=none,
         spent=none,
         gaussian=covariance.begun(plan.kind, mean, jnp.ones((), dtype)),
-        run=restarts.first_run(plan.least, plan.size, plan.budget, dtype),
+        run=restarts.first_run(plan.least, plan.size, dtype),
         arms=restarts.no_arms(dtype),
         best=mean,
         best_value=jnp.asarray(jnp.inf, dtype),
@@ -205,6 +206,34 @@ def begun(plan: Plan, key: jax.Array) -> SearchState:
             *(number, number, number, none, none, number, number, none, none)
         ),
     )
+
+
+def resumed(plan: Plan, resume: Any) -> SearchState:
+    """The state of an earlier result, to go on from.
+
+    Raises:
+      TypeError: if ``resume`` is none of a search with a covariance.
+      ValueError: if it is of other coordinates or another kind of covariance.
+    """
+    state = getattr(resume, "state", None)
+    if not isinstance(state, SearchState):
+        raise TypeError(
+            "resume must be a result of minimize with a covariance, got "
+            f"{type(resume).__name__}."
+        )
+    expected = jax.eval_shape(lambda: begun(plan, jnp.zeros(2, jnp.uint32)))
+    shapes, wanted = (
+        [(x.shape, x.dtype) for x in jax.tree.leaves(tree.gaussian)]
+        for tree in (state, expected)
+    )
+    if shapes != wanted or state.run.recent.shape != expected.run.recent.shape:
+        raise ValueError(
+            "resume must be a result of the same x0, covariance and num_candidates, "
+            f"in the same precision; the shapes and dtypes of its state are {shapes}, "
+            f"and those of this search {wanted}."
+        )
+    state = jax.tree.map(jnp.asarray, state)
+    return state._replace(status=_status(plan, state))
 
 
 def directions(plan: Plan, state: SearchState, part: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ class Method(NamedTuple):
       before: what goes from step to step, as it is before the first one.
       step: ``(carry, args) -> carry``, evaluating the function at further ``args``.
       status: ``carry -> MinimizeStatus``, int32.
+      made: ``carry ->`` number of steps, int32.
       info: ``carry -> report`` of the last step.
       result: ``(carry, history) -> MinimizeResult``.
       num_steps: at most.
@@ -26,6 +27,7 @@ class Method(NamedTuple):
     before: Any
     step: Callable[[Any, tuple[Any, ...]], Any]
     status: Callable[[Any], jax.Array]
+    made: Callable[[Any], jax.Array]
     info: Callable[[Any], Any]
     result: Callable[[Any, Any], MinimizeResult]
     num_steps: int
@@ -55,8 +57,9 @@ def run(
         return _watched(method, steps, args, callback)
     carry, history = _traceable(steps, method.before, args, method.num_steps)
     result = method.result(carry, history)
-    if not isinstance(result.nit, Tracer):
-        history = jax.tree.map(lambda reports: reports[: int(result.nit)], history)
+    made = method.made(carry) - method.made(method.before)
+    if not isinstance(made, Tracer):
+        history = jax.tree.map(lambda reports: reports[: int(made)], history)
     return result._replace(history=history)
 
 

@@ -41,6 +41,7 @@ def minimize(
     num_candidates: int | None = None,
     target: float | None = None,
     workers: Workers | None = None,
+    resume: MinimizeResult | None = None,
     key: Any = 0,
     callback: Callable[[MinimizeResult], Any] | None = None,
 ) -> MinimizeResult:
@@ -104,6 +105,10 @@ def minimize(
         (``multiprocessing.Pool().map``): points are then of NumPy in double precision,
         and so is the search, whatever JAX is configured to; an exception is a missing
         value.
+      resume: a result of an earlier call with the same ``x0``, ``sigma`` and
+        ``bounds``: the search goes on from its state, whatever ``key``, until
+        ``max_evaluations`` with those before. ``history`` is that of the further steps.
+        One that ``callback`` has ended goes on as if it had not been.
       key: seed or PRNG key.
       callback: called after every step with the ``MinimizeResult`` so far, whose
         ``history`` is of that step alone; the search ends if it returns something true
@@ -174,6 +179,8 @@ def minimize(
         )
         target = -math.inf if target is None else target
         moved, begin = moves(x0, None), projected(within, x0)
+        if kind is None and resume is not None:
+            raise ValueError("resume must be None with covariance=None.")
         if kind is None and workers is not None:
             raise ValueError(
                 f"workers must be None with covariance=None, got {workers!r}."
@@ -200,11 +207,14 @@ def minimize(
                 restarts=most_restarts,
                 target=target,
             )
-            key_data, _ = _arguments.prng_key(key)
+            if resume is None:
+                before = adaptive.begun(plan, _arguments.prng_key(key)[0])
+            else:
+                before = adaptive.resumed(plan, resume)
             if workers is not None:
                 fun = Caught(fun, args)
-                return on_host.run(plan, where, key_data, fun, workers, callback)
-            method = adaptive.method(plan, fun, where, key_data)
+                return on_host.run(plan, where, before, fun, workers, callback)
+            method = adaptive.method(plan, fun, where, before)
         return run(method, tuple(args), callback)
 
 

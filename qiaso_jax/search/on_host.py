@@ -11,7 +11,7 @@ import numpy as np
 from qiaso_jax._arguments import PyTree
 from qiaso_jax.losses import real_numbers
 from qiaso_jax.search import adaptive
-from qiaso_jax.search.adaptive import Plan
+from qiaso_jax.search.adaptive import Plan, SearchState
 from qiaso_jax.search.coordinates import Coordinates
 from qiaso_jax.search.method import Callback, wants_to_stop
 from qiaso_jax.search.result import MinimizeResult, MinimizeStatus
@@ -57,7 +57,7 @@ class Caught(NamedTuple):
 def run(
     plan: Plan,
     where: Coordinates,
-    key: jax.Array,
+    state: SearchState,
     fun: Caught,
     workers: Workers,
     callback: Callback | None,
@@ -69,7 +69,7 @@ def run(
       ValueError: if ``workers`` returns other than a value for each.
     """
     points = jax.jit(jax.vmap(where.point))
-    state, reports = adaptive.begun(plan, key), []
+    reports = []
     while state.status == MinimizeStatus.RUNNING:
         number = int(state.run.candidates)
         parts = [_asked(plan, state, i) for i in range(number // plan.least)]

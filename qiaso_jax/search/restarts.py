@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from qiaso_jax.search.coordinates import Space
 from qiaso_jax.search.covariance import Gaussian
@@ -29,6 +30,9 @@ FLAT = 2
 
 AGAIN = 5
 """So many runs that converge to the best value end the search."""
+
+UNLIMITED = np.iinfo(np.int32).max
+"""Evaluations of a run that only the budget ends."""
 
 FEWEST = 10
 """A run has no more candidates than leave it so many steps."""
@@ -120,13 +124,12 @@ def window(size: int, least: int) -> int:
     return 10 + -(-30 * size // least)
 
 
-def first_run(least: int, size: int, limit: int, dtype: Any) -> Run:
+def first_run(least: int, size: int, dtype: Any) -> Run:
     """Of the arm that grows, with the least number of candidates.
 
     Args:
       least: K of it.
       size: N.
-      limit: evaluations that it may have.
       dtype: of values and spreads.
     """
     none = jnp.zeros((), jnp.int32)
@@ -134,7 +137,7 @@ def first_run(least: int, size: int, limit: int, dtype: Any) -> Run:
         arm=none,
         candidates=jnp.asarray(least, jnp.int32),
         annealing=none - 1,
-        limit=jnp.asarray(limit, jnp.int32),
+        limit=jnp.asarray(UNLIMITED, jnp.int32),
         spent=none,
         best=jnp.asarray(jnp.inf, dtype),
         gained=none,
@@ -281,14 +284,14 @@ def next_run(key: jax.Array, plan: Any, arms: Arms, run: Run, left: jax.Array) -
     # Partners of an annealed pair are in parts next to each other.
     unit = least * jnp.where(arm == ANNEALED, 2, 1)
     wanted = jnp.stack([large, annealed, small])[arm]
-    fresh = first_run(least, 1, 0, dtype)
+    fresh = first_run(least, 1, dtype)
     return fresh._replace(
         arm=arm.astype(jnp.int32),
         candidates=unit * jnp.floor(wanted / unit).astype(jnp.int32),
         annealing=jnp.where(arm == ANNEALED, annealing_steps(plan.size), -1).astype(
             jnp.int32
         ),
-        limit=jnp.minimum(jnp.where(arm == SMALL, arms.last_large // 2, left), left),
+        limit=jnp.where(arm == SMALL, arms.last_large // 2, fresh.limit),
         recent=jnp.full_like(run.recent, jnp.nan),
         sigma=jnp.where(arm == SMALL, 10 ** (-2 * narrowing), 1).astype(dtype),
     )

@@ -144,6 +144,7 @@ def method(
         before(search, x0),
         step,
         status=lambda carry: carry.status,
+        made=lambda carry: carry.state.step,
         info=lambda carry: carry.state.info,
         result=result,
         num_steps=problem.num_steps,

@@ -1,5 +1,7 @@
 import itertools
+import pickle
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,3 +154,43 @@ def test_a_rugged_function_of_many_coordinates():
         for key in range(3)
     ]
     assert np.median(results) < 1e-4
+
+
+@pytest.mark.parametrize("workers", [None, map])
+def test_a_result_goes_on_bit_for_bit(workers):
+    def fun(x):
+        return rastrigin(x) if workers is None else float(rastrigin(x))
+
+    given = {"sigma": 1.0, "max_evaluations": 1_200, "workers": workers, "key": 3}
+    x0 = np.full(2, 3.0)
+    whole = minimize(fun, x0, **given)
+    stopped = minimize(fun, x0, callback=lambda result: result.nit == 70, **given)
+    assert stopped.status == MinimizeStatus.STOPPED_BY_CALLBACK
+    stopped = pickle.loads(pickle.dumps(jax.device_get(stopped)))
+    resumed = minimize(fun, x0, resume=stopped, **given)
+    for name in ("x", "fun", "mean", "nfev", "nit", "status", "state"):
+        chex.assert_trees_all_equal(getattr(resumed, name), getattr(whole, name))
+    later = jax.tree.map(lambda reports: reports[70:], whole.history)
+    chex.assert_trees_all_equal(resumed.history, later)
+
+
+def test_a_spent_search_goes_on_with_a_larger_budget():
+    given = {"sigma": 1.0, "covariance": "diagonal"}
+    first = minimize(sphere, jnp.zeros(3), max_evaluations=200, **given)
+    second = minimize(sphere, jnp.zeros(3), max_evaluations=600, resume=first, **given)
+    assert 550 < second.nfev <= 600
+    assert second.fun < first.fun
+    assert second.history.best_loss.shape[0] == second.nit - first.nit
+
+
+def test_what_cannot_be_resumed_is_refused():
+    given = {"sigma": 1.0, "max_evaluations": 100}
+    result = minimize(sphere, jnp.zeros(3), **given)
+    with pytest.raises(TypeError, match="resume must be a result of minimize with"):
+        minimize(sphere, jnp.zeros(3), resume=3, **given)
+    with pytest.raises(ValueError, match="resume must be a result of the same x0"):
+        minimize(sphere, jnp.zeros(4), resume=result, **given)
+    with pytest.raises(ValueError, match="resume must be a result of the same x0"):
+        minimize(sphere, jnp.zeros(3), resume=result, covariance="diagonal", **given)
+    with pytest.raises(ValueError, match="resume must be None with covariance=None"):
+        minimize(sphere, jnp.zeros(3), resume=result, covariance=None, **given)

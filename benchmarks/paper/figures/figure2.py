@@ -86,13 +86,18 @@ def printed_losses(
 
 
 def working_losses(budget: int, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same of ``minimize``."""
+    """The same of ``minimize`` without covariance."""
 
     @jax.jit
     @jax.vmap
     def search(start, seed):
         return qiaso_jax.minimize(
-            rastrigin, start, sigma=WORKING_SIGMA, max_evaluations=budget, key=seed
+            rastrigin,
+            start,
+            sigma=WORKING_SIGMA,
+            max_evaluations=budget,
+            covariance=None,
+            key=seed,
         ).history
 
     # Under vmap all histories are of the whole budget, as the figure needs them.

@@ -16,8 +16,8 @@ from benchmarks.rastrigin.methods import HALF_WIDTH, PAPER, rastrigin
 PAPER_K = PAPER["num_candidates"]
 LEGEND = """\
 Here *faithful* is `qiaso(**PAPER)`, with σ = 0.02 (our choice: the paper gives none),
-and *working* is `minimize`, or the same in the plane with K = 30: centred ranks,
-collapse to the expectation, an annealed σ, no tunnelling.
+and *working* is `minimize(..., covariance=None)`, or the same in the plane with K = 30:
+centred ranks, collapse to the expectation, an annealed σ, no tunnelling.
 """
 GLOBAL = 0.5
 """Losses below it belong to the global basin: other minima are above 0.99."""
