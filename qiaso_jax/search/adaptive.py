@@ -26,7 +26,7 @@ ETA_ANNEALED = 3.0
 FADING = 0.1
 """Weight of a step in the level of a run."""
 
-SORTED = 256
+SORTED = 512
 """So many values are sorted in no time."""
 
 
@@ -366,7 +366,7 @@ def _log_amplitudes(plan: Plan, run: Run, values: jax.Array) -> jax.Array:
     # To sort all that there might be would cost more than the step.
     numbers = [min(plan.most, plan.least * -(-SORTED // plan.least))]
     while numbers[-1] < plan.most:
-        numbers.append(min(4 * numbers[-1], plan.most))
+        numbers.append(min(8 * numbers[-1], plan.most))
     which = jnp.searchsorted(jnp.asarray(numbers, jnp.int32), run.candidates)
     branches = [partial(of_first, number) for number in numbers]
     return jax.lax.switch(which, branches, values)
