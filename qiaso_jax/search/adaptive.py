@@ -20,7 +20,7 @@ from qiaso_jax.search.result import MinimizeResult, MinimizeStatus
 ETA = 5.0
 """η of the exponential weights of centred ranks,"""
 
-ETA_ANNEALED = 3.0
+ETA_ANNEALED = 4.0
 """and while σ is annealed."""
 
 FADING = 0.1
@@ -299,15 +299,14 @@ def told(
     log_p = _log_amplitudes(plan, state.run, values)
     p, w = covariance.weights(log_p, known)
     w = covariance.tempered(plan.kind, plan.size, p, w)
-    found = _moments(plan, state, p, w)
+    winner = jnp.argmin(values)
+    found, best = _moments(plan, state, p, w, winner)
     moved = jax.tree.map(
         partial(jnp.where, state.run.annealing > 0),
         _annealed(plan, state.gaussian, found),
         covariance.collapsed(plan.kind, state.gaussian, found, p, w),
     )
     gaussian = jax.tree.map(partial(jnp.where, jnp.any(known)), moved, state.gaussian)
-    winner = jnp.argmin(values)
-    part, place = winner // plan.least, winner % plan.least
     is_better = values[winner] < state.best_value
     run = restarts.told(state.run, values, plan.least)
     leads = run.best <= jnp.min(state.arms.best)
@@ -318,7 +317,7 @@ def told(
         spent=state.spent + state.run.candidates,
         gaussian=gaussian,
         run=run,
-        best=jnp.where(is_better, asked(plan, state, part)[place], state.best),
+        best=jnp.where(is_better, best, state.best),
         best_value=jnp.minimum(values[winner], state.best_value),
         level=level,
         mean=jnp.where(is_lower, gaussian.mean, state.mean),
@@ -338,19 +337,26 @@ def told(
     return after._replace(status=_status(plan, after))
 
 
-def _moments(plan: Plan, state: SearchState, p: jax.Array, w: jax.Array) -> Moments:
-    """Summed part by part, which are drawn again."""
-    zeros = Moments(
-        jnp.zeros_like(state.gaussian.mean), jnp.zeros_like(state.gaussian.covariance)
-    )
+def _moments(
+    plan: Plan, state: SearchState, p: jax.Array, w: jax.Array, winner: jax.Array
+) -> tuple[Moments, jax.Array]:
+    """Summed part by part, which are drawn again; and candidate ``winner``."""
+    mean = state.gaussian.mean
+    zeros = Moments(jnp.zeros_like(mean), jnp.zeros_like(state.gaussian.covariance))
     p, w = (x.reshape(-1, plan.least) for x in (p, w))
 
-    def add(part, total):
+    def add(part, carry):
+        total, chosen = carry
         z = directions(plan, state, part)
         own = covariance.moments(plan.kind, state.gaussian, z, p[part], w[part])
-        return jax.tree.map(jnp.add, total, own)
+        place = winner - part * plan.least
+        is_here = (place >= 0) & (place < plan.least)
+        chosen = jnp.where(is_here, z[jnp.where(is_here, place, 0)], chosen)
+        return jax.tree.map(jnp.add, total, own), chosen
 
-    return jax.lax.fori_loop(0, state.run.candidates // plan.least, add, zeros)
+    number = state.run.candidates // plan.least
+    found, z = jax.lax.fori_loop(0, number, add, (zeros, jnp.zeros_like(mean)))
+    return found, points(plan, state.gaussian, z[None])[0]
 
 
 def _log_amplitudes(plan: Plan, run: Run, values: jax.Array) -> jax.Array:

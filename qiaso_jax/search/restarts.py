@@ -49,7 +49,7 @@ GROWN = 4
 LEADING = 3
 """What multiplies the share of the arm that has found the best value."""
 
-ANNEALING = (30, 2)
+ANNEALING = (50, 2)
 """So many steps, and N times so many, in which σ is annealed,"""
 
 COOLING = 30.0
@@ -237,9 +237,9 @@ def _annealed_candidates(plan: Any, runs: jax.Array) -> jax.Array:
 
 
 def _affordable(plan: Any, wanted: jax.Array, left: jax.Array) -> jax.Array:
-    """K of an annealed run; 0 where not even half of the wanted ones can cool."""
+    """K of an annealed run; 0 where not even as many as in the last one can cool."""
     most = jnp.minimum(AFFORDED * left / annealing_steps(plan.size), plan.most)
-    return jnp.where(2 * most >= wanted, jnp.minimum(wanted, most), 0)
+    return jnp.where(GROWTH * most >= wanted, jnp.minimum(wanted, most), 0)
 
 
 def counted(arms: Arms, run: Run, converged: jax.Array) -> Arms:
