@@ -43,7 +43,7 @@ def rows_of_pairs(
     shape = (rows.shape[0], total)
     row = jnp.broadcast_to(rows.astype(jnp.uint32)[:, None], shape)
     position = jax.lax.broadcasted_iota(jnp.uint32, shape, 1)
-    data = _two_words(key)
+    data = two_words(key)
     if fused:
         drawn = threefry(data, row, position)
     else:
@@ -57,7 +57,7 @@ def rows_of_pairs(
     ]
 
 
-def _two_words(key: jax.Array) -> jax.Array:
+def two_words(key: jax.Array) -> jax.Array:
     """A key of threefry, made of one of any generator.
 
     Others do not promise the same numbers under ``vmap``, nor on other devices.

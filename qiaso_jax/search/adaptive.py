@@ -23,6 +23,9 @@ ETA = 5.0
 ETA_ANNEALED = 4.0
 """and while σ is annealed."""
 
+BETWEEN = 2**31 - 1
+"""In the place of a part, for what is drawn between two runs."""
+
 FADING = 0.1
 """Weight of a step in the level of a run."""
 
@@ -86,7 +89,7 @@ class SearchState(NamedTuple):
     Points are in units of σ from the start.
 
     Attributes:
-      key: a PRNG key, raw.
+      key: two words of a PRNG key.
       step: number of steps.
       spent: evaluations.
       gaussian: the superposition.
@@ -237,14 +240,14 @@ def resumed(plan: Plan, resume: Any) -> SearchState:
 
 
 def directions(plan: Plan, state: SearchState, part: jax.Array) -> jax.Array:
-    """Z of a part of the candidates, ``least`` of them; shape ``[least, N]``.
+    """Standard normals z of a part of the candidates, shape ``[least, N]``.
 
     The first candidate of a search is its start, and that after annealing is the mean.
     While σ is annealed, every other part mirrors the one before.
     """
     anneals = state.run.annealing > 0
     drawn = jnp.where(anneals, part // 2, part)
-    key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), drawn)
+    key = jax.random.fold_in(_key_of_step(state), drawn)
     shape = (plan.least, plan.size)
     z = jax.random.normal(key, shape, state.gaussian.mean.dtype)
     z = z * jnp.where(anneals & (part % 2 == 1), -1, 1).astype(z.dtype)
@@ -252,8 +255,13 @@ def directions(plan: Plan, state: SearchState, part: jax.Array) -> jax.Array:
     return z.at[0].multiply(jnp.where(is_mean, 0, 1).astype(z.dtype))
 
 
+def _key_of_step(state: SearchState) -> jax.Array:
+    key = jax.random.wrap_key_data(state.key, impl="threefry2x32")
+    return jax.random.fold_in(key, state.step)
+
+
 def points(plan: Plan, gaussian: Gaussian, z: jax.Array) -> jax.Array:
-    """U = m + σ √C z, shape ``[K, N]``."""
+    """Points u = m + σ √C z, shape ``[K, N]``."""
     spread = jax.vmap(plan.kind.spread, (None, 0))(gaussian.root, z)
     return gaussian.mean[None] + gaussian.sigma * spread
 
@@ -391,15 +399,15 @@ def _restarted(
     plan: Plan, space: Space, converged: jax.Array, state: SearchState
 ) -> SearchState:
     """With a run that begins."""
-    key = jax.random.fold_in(state.key, state.step)
-    key, size_key, start_key = jax.random.split(key, 3)
+    size_key, start_key = jax.random.split(
+        jax.random.fold_in(_key_of_step(state), BETWEEN)
+    )
     arms = restarts.counted(state.arms, state.run, converged)
     left = plan.budget - state.spent
     run = restarts.next_run(size_key, plan, arms, state.run, left)
     # What σ is to reach is around x0.
     start = jnp.where(run.annealing > 0, 0, space.start(start_key))
     return state._replace(
-        key=key,
         gaussian=covariance.begun(plan.kind, start, run.sigma),
         run=run,
         arms=arms,

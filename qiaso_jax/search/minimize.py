@@ -23,6 +23,7 @@ from qiaso_jax.search.result import MinimizeResult
 from qiaso_jax.search.start import start
 from qiaso_jax.search.steps import SLOW_RATE, Problem
 from qiaso_jax.search.steps import method as annealing
+from qiaso_jax.words import two_words
 
 FULL_UP_TO = 200
 """Coordinates whose covariance is learnt as a whole by default."""
@@ -208,7 +209,7 @@ def minimize(
                 target=target,
             )
             if resume is None:
-                before = adaptive.begun(plan, _arguments.prng_key(key)[0])
+                before = adaptive.begun(plan, _two_words(key))
             else:
                 before = adaptive.resumed(plan, resume)
             if workers is not None:
@@ -262,6 +263,12 @@ def _counts(
             f"{num_candidates}, got {max_evaluations}."
         )
     return max_evaluations, num_candidates, math.inf if restarts is None else restarts
+
+
+def _two_words(key: Any) -> jax.Array:
+    """A seed or a key of any generator as two words."""
+    key_data, impl = _arguments.prng_key(key)
+    return two_words(jax.random.wrap_key_data(key_data, impl=impl))
 
 
 def _kind(covariance: Any, size: int) -> Kind | None:
