@@ -87,7 +87,8 @@ def _watched(
         asked_to = wants_to_stop(callback, method.result(carry, report))
         if asked_to and status == MinimizeStatus.RUNNING:
             status = jnp.full_like(status, MinimizeStatus.STOPPED_BY_CALLBACK)
-    history = jax.tree.map(lambda *parts: jnp.concatenate(parts), *reports)
+    none = jax.tree.map(lambda x: x[None][:0], method.info(carry))
+    history = jax.tree.map(lambda *parts: jnp.concatenate(parts), none, *reports)
     return method.result(carry, history)._replace(status=status)
 
 

@@ -161,6 +161,10 @@ def minimize(
         raise TypeError(f"workers must be a function like map, got {workers!r}.")
     if not isinstance(args, tuple):
         raise TypeError(f"args must be a tuple, got {args!r}.")
+    if workers is not None:
+        workers = on_host.in_precision_of_caller(on_host.listed(workers))
+    if workers is not None and callback is not None:
+        callback = on_host.in_precision_of_caller(callback)
     with contextlib.nullcontext() if workers is None else jax.enable_x64(True):
         x0 = start(x0 if workers is None else _doubles(x0))
         within = box(bounds, x0)

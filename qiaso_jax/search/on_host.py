@@ -79,12 +79,32 @@ def run(
         values = jnp.asarray(values, plan.dtype)
         state = _told(plan, where.space, state, values, EPSILON)
         reports.append(state.info)
-        if callback is not None and wants_to_stop(
-            callback, _of_numpy(adaptive.result(where, state, stacked(reports[-1:])))
-        ):
+        if callback is None:
+            continue
+        report = stacked(state.info, reports[-1:])
+        if wants_to_stop(callback, _of_numpy(adaptive.result(where, state, report))):
             stopped = int(MinimizeStatus.STOPPED_BY_CALLBACK)
             state = state._replace(status=jnp.asarray(stopped, jnp.int32))
-    return _of_numpy(adaptive.result(where, state, stacked(reports)))
+    return _of_numpy(adaptive.result(where, state, stacked(state.info, reports)))
+
+
+def listed(workers: Workers) -> Callable[..., list[Any]]:
+    """``workers`` that are done when they return."""
+    return lambda fun, points: list(workers(fun, points))
+
+
+def in_precision_of_caller(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """``fun``, to be called where JAX is configured as it is here.
+
+    The search is in double precision; what JAX does in ``fun`` is as ever.
+    """
+    is_double = jax.config.jax_enable_x64
+
+    def called(*args):
+        with jax.enable_x64(is_double):
+            return fun(*args)
+
+    return called
 
 
 def _of_numpy(result: MinimizeResult) -> MinimizeResult:
@@ -92,9 +112,13 @@ def _of_numpy(result: MinimizeResult) -> MinimizeResult:
     return jax.tree.map(np.asarray, result)
 
 
-def stacked(reports: list[Any]) -> Any:
-    """Reports with a leading axis."""
-    return jax.tree.map(lambda *parts: jnp.stack(parts), *reports)
+def stacked(like: Any, reports: list[Any]) -> Any:
+    """Reports with a leading axis, which may be none; each is one like ``like``."""
+
+    def on_leaf(x, *parts):
+        return np.stack(parts) if parts else np.empty((0, *x.shape), x.dtype)
+
+    return jax.tree.map(on_leaf, like, *reports)
 
 
 def _listed(points: PyTree) -> list[PyTree]:
@@ -107,7 +131,7 @@ def _measured(
     fun: Caught, workers: Workers, candidates: list[PyTree], is_first: bool
 ) -> np.ndarray:
     """Their values; NaN where ``fun`` has failed."""
-    found = list(workers(fun, candidates))
+    found = workers(fun, candidates)
     if len(found) != len(candidates):
         raise ValueError(
             "workers must return a value for each of the candidates, as map does; got "

@@ -114,3 +114,20 @@ def test_what_is_sent_to_workers_can_be_pickled():
     failed = pickle.loads(pickle.dumps(caught(None)))
     assert failed == Failed(failed.reason)
     assert "TypeError" in failed.reason
+
+
+def test_what_jax_does_in_the_function_is_as_it_is_elsewhere():
+    seen = set()
+
+    def fun(x):
+        seen.add(jnp.asarray(x).dtype.name)
+        return float(jnp.sum(jnp.asarray(x) ** 2))
+
+    def callback(result):
+        seen.add(jnp.zeros(2, float).dtype.name)
+
+    minimize(
+        fun, np.ones(2), sigma=1.0, max_evaluations=50, workers=map, callback=callback
+    )
+    assert seen == {"float32"}
+    assert jnp.zeros(2, float).dtype == jnp.float32

@@ -194,3 +194,18 @@ def test_what_cannot_be_resumed_is_refused():
         minimize(sphere, jnp.zeros(3), resume=result, covariance="diagonal", **given)
     with pytest.raises(ValueError, match="resume must be None with covariance=None"):
         minimize(sphere, jnp.zeros(3), resume=result, covariance=None, **given)
+
+
+@pytest.mark.parametrize("callback", [None, lambda result: False])
+@pytest.mark.parametrize("workers", [None, map])
+def test_a_search_that_has_ended_goes_no_further(callback, workers):
+    def fun(x):
+        value = jnp.sum(jnp.asarray(x) ** 2)
+        return value if workers is None else float(value)
+
+    given = {"sigma": 1.0, "max_evaluations": 60, "workers": workers}
+    first = minimize(fun, np.ones(2), **given)
+    again = minimize(fun, np.ones(2), resume=first, callback=callback, **given)
+    assert again.history.best_loss.shape == (0,)
+    for name in ("x", "fun", "nfev", "nit", "status"):
+        chex.assert_trees_all_equal(getattr(again, name), getattr(first, name))
