@@ -36,12 +36,11 @@ evaluations (evals), K at a time; the minimum is 0. The start is uniform in
 [-5.12, 5.12]^30, the same for all methods; only random search is kept in that box.
 
 - *QIASO, faithful*: `qiaso(**PAPER)`.
-- *minimize*: with its defaults, sigma a third of the width of the box; K is that of its
-  first run.
-- *minimize, annealed*: with `covariance=None`, likewise.
+- *QIASO, working*: `minimize` with `covariance=None`, sigma a third of the width of the
+  box.
 - *cma*: pycma, sigma0 a quarter of the width. When one of its own criteria stops it, it
   restarts at the same population from another point of the box, until the budget is
-  spent. The last of its rows has the population of `minimize`, annealed.
+  spent. The last of its rows has the population of `minimize`.
 - *evosax SNES, Open_ES*: sigma as for cma; SNES at the population, Open_ES (Adam at a
   cosine rate, sigma annealed geometrically) at the population, rate and last sigma of
   the lowest median at that budget, chosen on these very seeds. `results.json` has all.
@@ -101,8 +100,7 @@ def compared(budget: int, starts: np.ndarray) -> Iterator[list[Run]]:
     yield [
         methods.transformed("QIASO, faithful", {}, paper, budget, population, starts)
     ]
-    yield [methods.minimised("minimize", budget, starts)]
-    working = methods.minimised("minimize, annealed", budget, starts, covariance=None)
+    working = methods.minimised("QIASO, working", budget, starts, covariance=None)
     yield [working]
     rows: list[list[Callable[..., Run]]] = [
         [rivals.random_search],

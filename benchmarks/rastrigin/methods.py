@@ -136,11 +136,7 @@ def minimised(
         for seed, start in enumerate(starts)
     ]
     spent = max(int(result.nfev) for result in results)
-    report = results[0].history
-    if hasattr(report, "num_candidates"):
-        population = int(report.num_candidates[0])
-    else:
-        population = int(results[0].nfev // results[0].nit)
+    population = int(results[0].nfev // results[0].nit)
     settings = settings | {"population": population, "sigma": WORKING_SIGMA}
     values = [float(result.fun) for result in results]
     return Run(method, settings, budget, spent, *watch.read(), values)
