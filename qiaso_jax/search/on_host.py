@@ -59,7 +59,7 @@ def run(
     where: Coordinates,
     state: SearchState,
     fun: Caught,
-    workers: Workers,
+    workers: Callable[..., list[Any]],
     callback: Callback | None,
 ) -> MinimizeResult:
     """The result of a search whose candidates ``workers`` evaluate.
@@ -98,7 +98,7 @@ def in_precision_of_caller(fun: Callable[..., Any]) -> Callable[..., Any]:
 
     The search is in double precision; what JAX does in ``fun`` is as ever.
     """
-    is_double = jax.config.jax_enable_x64
+    is_double = bool(jnp.result_type(float) == jnp.float64)
 
     def called(*args):
         with jax.enable_x64(is_double):
@@ -128,7 +128,10 @@ def _listed(points: PyTree) -> list[PyTree]:
 
 
 def _measured(
-    fun: Caught, workers: Workers, candidates: list[PyTree], is_first: bool
+    fun: Caught,
+    workers: Callable[..., list[Any]],
+    candidates: list[PyTree],
+    is_first: bool,
 ) -> np.ndarray:
     """Their values; NaN where ``fun`` has failed."""
     found = workers(fun, candidates)
