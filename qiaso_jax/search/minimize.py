@@ -161,8 +161,9 @@ def minimize(
         raise TypeError(f"workers must be a function like map, got {workers!r}.")
     if not isinstance(args, tuple):
         raise TypeError(f"args must be a tuple, got {args!r}.")
+    on_workers = None
     if workers is not None:
-        workers = on_host.in_precision_of_caller(on_host.listed(workers))
+        on_workers = on_host.in_precision_of_caller(on_host.listed(workers))
     if workers is not None and callback is not None:
         callback = on_host.in_precision_of_caller(callback)
     with contextlib.nullcontext() if workers is None else jax.enable_x64(True):
@@ -216,9 +217,9 @@ def minimize(
                 before = adaptive.begun(plan, _two_words(key))
             else:
                 before = adaptive.resumed(plan, resume)
-            if workers is not None:
+            if on_workers is not None:
                 fun = Caught(fun, args)
-                return on_host.run(plan, where, before, fun, workers, callback)
+                return on_host.run(plan, where, before, fun, on_workers, callback)
             method = adaptive.method(plan, fun, where, before)
         return run(method, tuple(args), callback)
 
