@@ -149,7 +149,7 @@ def test_neither_spread_nor_covariance_drift_without_selection(kind):
     assert (np.abs(logs.mean(axis=0) - logs.mean()) < 5 * errors).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.integers(0, 2**31 - 1),
     st.sampled_from([4, 8, 40]),

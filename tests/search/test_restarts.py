@@ -145,7 +145,7 @@ def test_it_converges_as_far_as_the_precision_goes(dtype):
         assert result.nfev < 3_000
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_rugged_function_of_many_coordinates():
     results = [
         minimize(
@@ -196,8 +196,9 @@ def test_what_cannot_be_resumed_is_refused():
         minimize(sphere, jnp.zeros(3), resume=result, covariance=None, **given)
 
 
-@pytest.mark.parametrize("callback", [None, lambda result: False])
-@pytest.mark.parametrize("workers", [None, map])
+@pytest.mark.parametrize(
+    ("callback", "workers"), [(None, map), (lambda result: False, None)]
+)
 def test_a_search_that_has_ended_goes_no_further(callback, workers):
     def fun(x):
         value = jnp.sum(jnp.asarray(x) ** 2)
