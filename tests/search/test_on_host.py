@@ -49,7 +49,8 @@ def test_points_are_of_numpy_in_double_precision():
     assert {type(x["a"]) for x in seen} == {np.ndarray}
     assert {(x["a"].dtype, x["a"].shape) for x in seen} == {(np.dtype(float), (2, 2))}
     assert len(seen) == result.nfev
-    assert min(map(fun, seen[:])) == result.fun == fun(result.x)
+    # The best point is made again, and may round otherwise.
+    assert min(map(fun, seen[:])) == result.fun == pytest.approx(fun(result.x), 1e-12)
     np.testing.assert_array_equal(seen[0]["a"], np.ones((2, 2)))
     leaves = jax.tree.leaves(result)
     assert all(isinstance(leaf, np.ndarray | np.generic) for leaf in leaves)
