@@ -15,10 +15,10 @@ from qiaso_jax.factorised.kernel import (
 from qiaso_jax.low_rank_listing import LowRankSite, low_rank_sites
 from qiaso_jax.node_space.kernel import NodeInfo, NodeState, node_qiaso
 from qiaso_jax.node_space.listing import node_sites
-from qiaso_jax.search.adaptive import SearchInfo
 from qiaso_jax.search.ask_tell import Best, ask, best_so_far, tell
 from qiaso_jax.search.minimize import minimize
 from qiaso_jax.search.result import MinimizeResult, MinimizeStatus
+from qiaso_jax.search.state import SearchInfo
 from qiaso_jax.spread import Relative, relative
 from qiaso_jax.tunnelling import Tunnelling, gaussian_tunnelling
 from qiaso_jax.weight_space import PAPER, QIASOInfo, QIASOState, qiaso

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -13,14 +14,15 @@ from qiaso_jax import _arguments
 from qiaso_jax._arguments import PyTree
 from qiaso_jax._trees import moves
 from qiaso_jax.search import adaptive, on_host, stopping
-from qiaso_jax.search.adaptive import Plan
 from qiaso_jax.search.bounds import box, num_free, projected, spread
 from qiaso_jax.search.coordinates import coordinates
 from qiaso_jax.search.covariance import DIAGONAL, FULL, Kind
 from qiaso_jax.search.method import run
 from qiaso_jax.search.on_host import Caught, Workers
+from qiaso_jax.search.plan import Plan, default_candidates, largest
 from qiaso_jax.search.result import MinimizeResult
 from qiaso_jax.search.start import start
+from qiaso_jax.search.state import begun, resumed
 from qiaso_jax.search.steps import SLOW_RATE, Problem
 from qiaso_jax.search.steps import method as annealing
 from qiaso_jax.words import two_words
@@ -117,7 +119,8 @@ def minimize(
 
     Returns:
       A ``MinimizeResult``. With the same arguments it is the same, bit by bit. Every
-      call compiles anew, as ``fun`` may close over what has changed. Without
+      call compiles anew, as ``fun`` may close over what has changed; with ``workers``
+      only the first of as many coordinates and evaluations does. Without
       ``callback`` and ``workers``, ``minimize`` may be called under ``jax.jit`` and
       ``jax.vmap``, for instance over ``x0``, ``sigma``, ``args`` and ``key``. Values
       that are traced are then not checked: an x0 beyond the bounds starts from the
@@ -144,7 +147,7 @@ def minimize(
       >>> print(f"{result.fun:.4f}", result.x.round(2))
       0.0000 [1. 1. 1. 1. 1.]
 
-      A simulator, on all cores:
+      A simulator; the ``map`` of a pool in the place of this one runs it on all cores:
 
       >>> def simulator(x):
       ...     return float(np.abs(x - 3.0).sum())
@@ -161,6 +164,14 @@ def minimize(
         raise TypeError(f"workers must be a function like map, got {workers!r}.")
     if not isinstance(args, tuple):
         raise TypeError(f"args must be a tuple, got {args!r}.")
+    given = jax.tree.leaves((x0, sigma, bounds, args, key, target, resume))
+    is_traced = any(isinstance(leaf, Tracer) for leaf in given)
+    for name, value in (("callback", callback), ("workers", workers)):
+        if is_traced and value is not None:
+            raise TypeError(
+                f"{name} must be None under jax.jit and jax.vmap, which do not run "
+                f"step by step; got {value!r}."
+            )
     on_workers = None
     if workers is not None:
         on_workers = on_host.in_precision_of_caller(on_host.listed(workers))
@@ -171,12 +182,6 @@ def minimize(
         within = box(bounds, x0)
         size = num_free(within, x0)
         sigma = spread(sigma, within, x0)
-        traced = jax.tree.leaves((x0, within, sigma, args, key))
-        if callback is not None and any(isinstance(leaf, Tracer) for leaf in traced):
-            raise TypeError(
-                "callback must be None under jax.jit and jax.vmap, which do not run "
-                f"step by step; got {callback!r}."
-            )
         if target is not None:
             _arguments.scalar("target", target)
         kind = _kind(covariance, size)
@@ -184,6 +189,7 @@ def minimize(
             kind, size, max_evaluations, num_candidates, restarts
         )
         target = -math.inf if target is None else target
+        target = target if isinstance(target, Tracer) else float(target)
         moved, begin = moves(x0, None), projected(within, x0)
         if kind is None and resume is not None:
             raise ValueError("resume must be None with covariance=None.")
@@ -208,15 +214,15 @@ def minimize(
                 size=where.size,
                 dtype=where.space.origin.dtype,
                 least=num_candidates,
-                most=adaptive.largest(num_candidates, max_evaluations),
+                most=largest(num_candidates, max_evaluations),
                 budget=max_evaluations,
                 restarts=most_restarts,
                 target=target,
             )
             if resume is None:
-                before = adaptive.begun(plan, _two_words(key))
+                before = begun(plan, _two_words(key))
             else:
-                before = adaptive.resumed(plan, resume)
+                before = resumed(plan, resume)
             if on_workers is not None:
                 fun = Caught(fun, args)
                 return on_host.run(plan, where, before, fun, on_workers, callback)
@@ -229,9 +235,10 @@ def _doubles(x0: PyTree) -> PyTree:
 
     def double(leaf):
         dtype = getattr(leaf, "dtype", None)
-        if dtype is None or not np.issubdtype(dtype, np.inexact):
+        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
             return leaf
-        return np.asarray(leaf, np.promote_types(dtype, np.float64))
+        is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
+        return np.asarray(leaf, np.complex128 if is_complex else np.float64)
 
     return jax.tree.map(double, x0)
 
@@ -260,7 +267,7 @@ def _counts(
     if num_candidates is None and kind is None:
         num_candidates = _annealed_candidates(max_evaluations, size)
     elif num_candidates is None:
-        num_candidates = min(adaptive.default_candidates(size), max_evaluations)
+        num_candidates = min(default_candidates(size), max_evaluations)
     num_candidates = _arguments.positive_int("num_candidates", num_candidates)
     if num_candidates > max_evaluations:
         raise ValueError(

@@ -11,10 +11,11 @@ import numpy as np
 from qiaso_jax._arguments import PyTree
 from qiaso_jax.losses import real_numbers
 from qiaso_jax.search import adaptive
-from qiaso_jax.search.adaptive import Plan, SearchState
 from qiaso_jax.search.coordinates import Coordinates
 from qiaso_jax.search.method import Callback, wants_to_stop
+from qiaso_jax.search.plan import Plan
 from qiaso_jax.search.result import MinimizeResult, MinimizeStatus
+from qiaso_jax.search.state import SearchState
 
 Workers = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """As ``map``: calls a function of one argument on each of many, in any process."""
@@ -49,7 +50,7 @@ class Caught(NamedTuple):
     def __call__(self, x: PyTree) -> float | Failed:
         """The value at ``x``."""
         try:
-            return real_numbers([self.fun(x, *self.args)])[0]
+            return float(real_numbers([self.fun(x, *self.args)])[0])
         except Exception as error:
             return Failed(f"{type(error).__name__}: {error}")
 

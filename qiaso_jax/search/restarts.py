@@ -14,6 +14,7 @@ import numpy as np
 
 from qiaso_jax.search.coordinates import Space
 from qiaso_jax.search.covariance import Gaussian
+from qiaso_jax.search.plan import Plan
 
 RESOLUTION = {64: 1e-11, 32: 1e-9}
 """Values that differ by less are one value, by the bits of their precision; where they
@@ -80,7 +81,8 @@ class Run(NamedTuple):
       scale: largest difference of finite values in its first step; 0 before it.
       recent: the least values of its last steps, shape ``[W]``, NaN before there are.
       sigma: σ at its start, a scalar.
-      flat: how many steps in a row three of four candidates had the least value.
+      flat: how many steps in a row three of four candidates had the least value, or
+        none had any.
     """
 
     arm: jax.Array
@@ -161,7 +163,10 @@ def told(run: Run, values: jax.Array, least: int) -> Run:
     lowest = jnp.min(values, where=finite, initial=jnp.inf)
     highest = jnp.max(values, where=finite, initial=-jnp.inf)
     spent = run.spent + run.candidates
-    is_flat = 4 * jnp.sum(values == lowest) > 3 * jnp.sum(finite)
+    number = jnp.sum(finite)
+    is_flat = 4 * jnp.sum(finite & (values == lowest)) > 3 * number
+    # Of one candidate it says nothing; where none has a value, begin elsewhere.
+    is_flat = jnp.where(number > 1, is_flat, number == 0)
     has_annealed = run.annealing == 1
     return run._replace(
         candidates=jnp.where(has_annealed, least, run.candidates),
@@ -176,7 +181,7 @@ def told(run: Run, values: jax.Array, least: int) -> Run:
 
 
 def ended(
-    plan: Any,
+    plan: Plan,
     space: Space,
     before: Run,
     run: Run,
@@ -231,12 +236,12 @@ def _resolution(dtype: Any) -> float:
     return RESOLUTION[jnp.finfo(dtype).bits]
 
 
-def _annealed_candidates(plan: Any, runs: jax.Array) -> jax.Array:
+def _annealed_candidates(plan: Plan, runs: jax.Array) -> jax.Array:
     """K of an annealed run after so many, as a float: it may be beyond any budget."""
     return plan.least * PROBE * jnp.asarray(GROWTH, plan.dtype) ** runs
 
 
-def _affordable(plan: Any, wanted: jax.Array, left: jax.Array) -> jax.Array:
+def _affordable(plan: Plan, wanted: jax.Array, left: jax.Array) -> jax.Array:
     """K of an annealed run; 0 where not even as many as in the last one can cool."""
     most = jnp.minimum(AFFORDED * left / annealing_steps(plan.size), plan.most)
     return jnp.where(GROWTH * most >= wanted, jnp.minimum(wanted, most), 0)
@@ -257,7 +262,7 @@ def counted(arms: Arms, run: Run, converged: jax.Array) -> Arms:
     )
 
 
-def next_run(key: jax.Array, plan: Any, arms: Arms, run: Run, left: jax.Array) -> Run:
+def next_run(key: jax.Array, plan: Plan, arms: Arms, run: Run, left: jax.Array) -> Run:
     """The run after one that has ended.
 
     Args:

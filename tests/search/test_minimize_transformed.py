@@ -78,15 +78,17 @@ def test_traced_bounds_project_the_start():
     assert fixed[0] == 0.25
 
 
-def test_a_callback_is_refused_under_jit_and_vmap():
-    def search(start):
-        return minimize(
-            sphere, start, sigma=1.0, max_evaluations=100, callback=lambda _: False
-        )
+def test_what_runs_step_by_step_is_refused_under_jit_and_vmap():
+    for name, value in (("callback", lambda _: False), ("workers", map)):
 
-    for transformed in (jax.jit(search), jax.vmap(search)):
-        with pytest.raises(TypeError, match="callback must be None under"):
-            transformed(jnp.zeros((3, 2)))
+        def search(start, given=((name, value),)):
+            return minimize(
+                sphere, start, sigma=1.0, max_evaluations=100, **dict(given)
+            )
+
+        for transformed in (jax.jit(search), jax.vmap(search)):
+            with pytest.raises(TypeError, match=f"{name} must be None under"):
+                transformed(jnp.zeros((3, 2)))
 
 
 @pytest.mark.slow

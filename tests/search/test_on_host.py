@@ -56,6 +56,29 @@ def test_points_are_of_numpy_in_double_precision():
     assert all(isinstance(leaf, np.ndarray | np.generic) for leaf in leaves)
 
 
+def test_narrow_numbers_are_searched_in_double_precision():
+    def fun(x):
+        assert x.dtype == np.float64
+        return float(np.sum((x - 0.3) ** 2))
+
+    x0 = jnp.zeros(2, jnp.bfloat16)
+    given = {"sigma": 1.0, "max_evaluations": 2_000, "target": jnp.float32(1e-6)}
+    result = minimize(fun, x0, workers=map, **given)
+    assert result.success
+    np.testing.assert_allclose(result.x, 0.3, atol=1e-3)
+
+
+def test_values_beyond_any_float_are_missing():
+    result = minimize(
+        lambda x: 10**400 if x[0] > 0.5 else rosenbrock(x),
+        np.zeros(3),
+        workers=map,
+        **GIVEN,
+    )
+    assert result.history.num_nonfinite.sum() > 0
+    assert result.x[0] <= 0.5
+
+
 def test_values_below_single_precision():
     result = minimize(
         shifted, np.zeros(4), args=(0.3,), sigma=1.0, max_evaluations=4_000, workers=map

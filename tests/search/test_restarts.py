@@ -108,6 +108,28 @@ def test_a_run_on_a_plateau_ends():
     assert result.fun == 0
 
 
+def test_one_value_among_missing_ones_is_no_plateau():
+    def mostly_nowhere(x):
+        return jnp.where(jnp.all(jnp.abs(x - 1) < 0.35), sphere(x), jnp.nan)
+
+    result = minimize(
+        mostly_nowhere, jnp.full(2, 1.3), sigma=1.0, max_evaluations=9_000, restarts=0
+    )
+    known = result.history.num_candidates - result.history.num_nonfinite
+    assert (known[:10] <= 1).sum() >= 2
+    assert result.fun < 2 * 0.35**2 * 1.01
+
+
+def test_where_nothing_is_finite_the_search_begins_elsewhere():
+    def somewhere(x):
+        return jnp.where(x[0] > 1, sphere(x), jnp.nan)
+
+    result = minimize(
+        somewhere, jnp.full(2, -3.0), sigma=2.5, max_evaluations=3_000, key=1
+    )
+    assert result.fun == pytest.approx(0.49, abs=1e-3)
+
+
 def test_a_run_without_gain_ends():
     def noise(x):
         bits = jax.lax.bitcast_convert_type(x[0], jnp.uint32)

@@ -1,0 +1,151 @@
+"""What goes from step to step of a search, and what is reported of one."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from qiaso_jax.search import covariance, restarts
+from qiaso_jax.search.covariance import Gaussian
+from qiaso_jax.search.plan import Plan
+from qiaso_jax.search.restarts import Arms, Run
+from qiaso_jax.search.result import MinimizeStatus
+
+
+class SearchInfo(NamedTuple):
+    """What happened in a step of a search; all fields are scalars.
+
+    Attributes:
+      expected_loss: ⟨p, L⟩ over its candidates.
+      best_loss: the lowest of their values, ``inf`` if none was finite.
+      effective_candidates: 1/Σ p².
+      num_candidates: K.
+      num_nonfinite: candidates whose value was NaN or infinite.
+      sigma: σ, in units of the first one.
+      axis_ratio: of the longest to the shortest standard deviation along a coordinate.
+      run: number of the run, from 0.
+      arm: 0 for runs with more and more candidates, 1 annealed, 2 small.
+    """
+
+    expected_loss: jax.Array
+    best_loss: jax.Array
+    effective_candidates: jax.Array
+    num_candidates: jax.Array
+    num_nonfinite: jax.Array
+    sigma: jax.Array
+    axis_ratio: jax.Array
+    run: jax.Array
+    arm: jax.Array
+
+
+class SearchState(NamedTuple):
+    """What goes from step to step of a search; after the end it stays as it is.
+
+    Points are in units of σ from the start.
+
+    Attributes:
+      key: two words of a PRNG key.
+      step: number of steps.
+      spent: evaluations.
+      gaussian: the superposition.
+      run: the one that goes on.
+      arms: the runs before.
+      best: the best point so far, shape ``[N]``.
+      best_value: its value; ``inf`` before the first finite one.
+      level: mean value of the candidates of a run, over the last ten steps or so.
+      mean: of the superposition where ``level`` was least, shape ``[N]``.
+      mean_level: that level.
+      has_converged: whether that run ended since nothing differed any more.
+      differed: whether values ever differed.
+      status: a ``MinimizeStatus``, int32.
+      info: of the last step.
+    """
+
+    key: jax.Array
+    step: jax.Array
+    spent: jax.Array
+    gaussian: Gaussian
+    run: Run
+    arms: Arms
+    best: jax.Array
+    best_value: jax.Array
+    level: jax.Array
+    mean: jax.Array
+    mean_level: jax.Array
+    has_converged: jax.Array
+    differed: jax.Array
+    status: jax.Array
+    info: SearchInfo
+
+
+def begun(plan: Plan, key: jax.Array) -> SearchState:
+    """Before the first step, around 0, with a spread of 1."""
+    dtype = plan.dtype
+    none = jnp.zeros((), jnp.int32)
+    mean = jnp.zeros(plan.size, dtype)
+    number, no = jnp.zeros((), dtype), jnp.asarray(False)
+    return SearchState(
+        key=key,
+        step=none,
+        spent=none,
+        gaussian=covariance.begun(plan.kind, mean, jnp.ones((), dtype)),
+        run=restarts.first_run(plan.least, plan.size, dtype),
+        arms=restarts.no_arms(dtype),
+        best=mean,
+        best_value=jnp.asarray(jnp.inf, dtype),
+        level=jnp.asarray(jnp.nan, dtype),
+        mean=mean,
+        mean_level=jnp.asarray(jnp.inf, dtype),
+        has_converged=no,
+        differed=no,
+        status=jnp.asarray(int(MinimizeStatus.RUNNING), jnp.int32),
+        info=SearchInfo(
+            *(number, number, number, none, none, number, number, none, none)
+        ),
+    )
+
+
+def resumed(plan: Plan, resume: Any) -> SearchState:
+    """The state of an earlier result, to go on from.
+
+    Raises:
+      TypeError: if ``resume`` is none of a search with a covariance.
+      ValueError: if it is of other coordinates or another kind of covariance.
+    """
+    state = getattr(resume, "state", None)
+    if not isinstance(state, SearchState):
+        raise TypeError(
+            "resume must be a result of minimize with a covariance, got "
+            f"{type(resume).__name__}."
+        )
+    expected = jax.eval_shape(lambda: begun(plan, jnp.zeros(2, jnp.uint32)))
+    shapes, wanted = (
+        [(x.shape, x.dtype) for x in jax.tree.leaves(tree.gaussian)]
+        for tree in (state, expected)
+    )
+    if shapes != wanted or state.run.recent.shape != expected.run.recent.shape:
+        raise ValueError(
+            "resume must be a result of the same x0, covariance and num_candidates, "
+            f"in the same precision; the shapes and dtypes of its state are {shapes}, "
+            f"and those of this search {wanted}."
+        )
+    state = jax.tree.map(jnp.asarray, state)
+    return state._replace(status=status(plan, state))
+
+
+def status(plan: Plan, state: SearchState) -> jax.Array:
+    """The ``MinimizeStatus`` after a step, int32."""
+    is_found = (state.arms.again >= restarts.AGAIN) & state.differed
+    has_runs = jnp.sum(state.arms.runs) <= plan.restarts
+    affords = state.spent + state.run.candidates <= plan.budget
+    cases = {
+        MinimizeStatus.TARGET_REACHED: state.best_value <= plan.target,
+        MinimizeStatus.RUNNING: affords & has_runs & ~is_found,
+        MinimizeStatus.NO_FINITE_VALUE: ~jnp.isfinite(state.best_value),
+        MinimizeStatus.FLAT: ~state.differed,
+        MinimizeStatus.CONVERGED: state.has_converged,
+        MinimizeStatus.RESTARTS_SPENT: ~has_runs,
+    }
+    numbers = [jnp.asarray(int(case), jnp.int32) for case in cases]
+    otherwise = jnp.asarray(int(MinimizeStatus.BUDGET_SPENT), jnp.int32)
+    return jnp.select(list(cases.values()), numbers, otherwise)
