@@ -54,7 +54,12 @@ class Command:
 
 def main(command: Command) -> None:
     """Writes everything, and prints the table."""
-    require_at_least(command, 1, "processes")
+    require_at_least(command, 1, "processes", "instances")
+    if command.instances[0] > command.instances[1]:
+        raise cli.UserError(
+            "--instances must be the first and the last one, got "
+            f"{command.instances[0]} {command.instances[1]}."
+        )
     require_some(command, "dimensions", "methods", "evaluations")
     unknown = [name for name in command.methods if name not in METHODS]
     if unknown:

@@ -71,6 +71,13 @@ def test_the_command(tmp_path, capsys):
     assert f"| {np.mean(shares):.3f} |" in page
 
 
-def test_unknown_methods_are_refused(tmp_path):
-    with pytest.raises(UserError, match="--methods must be among"):
-        coco.main(coco.Command(output=tmp_path, methods=("simplex",)))
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"methods": ("simplex",)}, "--methods must be among"),
+        ({"instances": (3, 2)}, "--instances must be the first and the last one"),
+    ],
+)
+def test_bad_arguments_are_refused(tmp_path, given, sentence):
+    with pytest.raises(UserError, match=sentence):
+        coco.main(coco.Command(output=tmp_path, **given))
