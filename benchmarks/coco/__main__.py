@@ -100,10 +100,9 @@ def main(command: Command) -> None:
 
 def measured(tasks: list[Task], processes: int) -> list[list[list[float]]]:
     """The results of all tasks, each in one of some processes with a thread each."""
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     context = multiprocessing.get_context("spawn")
     found = []
-    with ProcessPoolExecutor(processes, context) as pool:
+    with ProcessPoolExecutor(processes, context, initializer=one_thread) as pool:
         for task, result in zip(tasks, pool.map(differences, tasks), strict=True):
             shares = [share(row[-1]) for row in result]
             progress(
@@ -112,6 +111,11 @@ def measured(tasks: list[Task], processes: int) -> list[list[list[float]]]:
             )
             found.append(result)
     return found
+
+
+def one_thread() -> None:
+    """Has XLA compute this process's programs in one thread; before its first."""
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
 
 
 def page(

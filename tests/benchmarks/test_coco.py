@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -47,6 +48,7 @@ def test_every_method_searches_the_sphere(method):
 
 
 def test_the_command(tmp_path, capsys):
+    environment = dict(os.environ)
     command = coco.Command(
         output=tmp_path,
         dimensions=(2,),
@@ -69,6 +71,8 @@ def test_the_command(tmp_path, capsys):
         for row in run["differences"]
     ]
     assert f"| {np.mean(shares):.3f} |" in page
+    # The flags of its workers are not those of programs that are started later.
+    assert dict(os.environ) == environment
 
 
 @pytest.mark.parametrize(
