@@ -23,6 +23,13 @@ are all small, in their unit."""
 NARROW = 1e-12
 """A spread of this part of the first one has converged."""
 
+DIGITS = 1e-7
+"""A run whose values and spreads both are this part of the first ones has converged:
+where a function is rugged, one or the other alone goes on for long."""
+
+BEHIND = 100
+"""A run gives up that is behind the best by so many times what its values differ by."""
+
 WIDE = 1e4
 """A spread of so many times the first one goes nowhere."""
 
@@ -44,11 +51,17 @@ LARGE, ANNEALED, SMALL = range(3)
 SHARES = (4, 1, 2)
 """Of the evaluations, of each arm."""
 
-GROWN = 4
-"""The small arm begins after so many runs of the large one."""
+WARMED, GROWN = 2, 4
+"""The annealed arm begins after so many runs of the large one, and the small one."""
 
 LEADING = 3
 """What multiplies the share of the arm that has found the best value."""
+
+PROBING = 0.12
+"""Annealing begins earlier where its first run is no more of the evaluations,"""
+
+AHEAD = 0.02
+"""and goes on at once where it leads by this part of how values differ at the start."""
 
 ANNEALING = (50, 2)
 """So many steps, and N times so many, in which σ is annealed,"""
@@ -105,6 +118,7 @@ class Arms(NamedTuple):
       spent: evaluations of each arm, int32 ``[3]``.
       runs: of each, int32 ``[3]``.
       best: least value of each, ``[3]``.
+      scale: that of the first run.
       last_large: evaluations of the last run of the arm that grows, int32.
       again: how many have converged to the best value.
     """
@@ -112,6 +126,7 @@ class Arms(NamedTuple):
     spent: jax.Array
     runs: jax.Array
     best: jax.Array
+    scale: jax.Array
     last_large: jax.Array
     again: jax.Array
 
@@ -154,7 +169,8 @@ def no_arms(dtype: Any) -> Arms:
     """Before any run has ended."""
     none = jnp.zeros((), jnp.int32)
     each = jnp.zeros(3, jnp.int32)
-    return Arms(each, each, jnp.full(3, jnp.inf, dtype), none, none)
+    best = jnp.full(3, jnp.inf, dtype)
+    return Arms(each, each, best, jnp.zeros((), dtype), none, none)
 
 
 def told(run: Run, values: jax.Array, least: int) -> Run:
@@ -210,12 +226,16 @@ def ended(
     highest = jnp.maximum(
         jnp.max(values, where=finite, initial=-jnp.inf), jnp.max(run.recent)
     )
-    unit = jnp.minimum(run.scale, 1) * _resolution(values.dtype)
-    one_value = highest - lowest <= jnp.maximum(unit, 4 * epsilon * jnp.abs(run.best))
+    apart, unit = highest - lowest, jnp.minimum(run.scale, 1)
+    least = jnp.maximum(
+        unit * _resolution(values.dtype), 4 * epsilon * jnp.abs(run.best)
+    )
+    one_value = apart <= least
     spreads = gaussian.sigma * jnp.sqrt(plan.kind.variances(gaussian.covariance))
     rounding = jnp.finfo(values.dtype).eps * jnp.abs(space.offset + gaussian.mean)
     narrow = jnp.all(spreads < jnp.maximum(NARROW * run.sigma, rounding))
     spread = jnp.max(spreads)
+    narrow |= (spread < DIGITS * run.sigma) & (apart < DIGITS * unit)
     is_flat = run.flat >= FLAT
     converged = (one_value | narrow) & (run.annealing < 0) | is_flat & (run.scale > 0)
     patience = 100 * run.candidates + 100 * size**1.5
@@ -226,8 +246,11 @@ def ended(
     has_cooled = before.annealing == 0
     larger = _annealed_candidates(plan, arms.runs[ANNEALED] + 1)
     follows = (_affordable(plan, larger, left) > 0) & (arms.runs[ANNEALED] == 0)
+    follows &= _is_ahead(arms, run.best)
     lost = has_cooled & (follows | (run.best >= jnp.min(arms.best)))
     others = is_flat | (stagnant & (run.annealing < 0))
+    behind = run.best - jnp.min(arms.best) > BEHIND * apart
+    lost |= behind & (run.annealing < 0)
     spent = run.spent >= run.limit
     return converged, converged | others | wide | broken | lost | spent
 
@@ -247,6 +270,12 @@ def _affordable(plan: Plan, wanted: jax.Array, left: jax.Array) -> jax.Array:
     return jnp.where(GROWTH * most >= wanted, jnp.minimum(wanted, most), 0)
 
 
+def _is_ahead(arms: Arms, annealed: jax.Array) -> jax.Array:
+    """Whether annealing leads by far, where it has found the value ``annealed``."""
+    others = jnp.minimum(arms.best[LARGE], arms.best[SMALL])
+    return others - annealed > AHEAD * arms.scale
+
+
 def counted(arms: Arms, run: Run, converged: jax.Array) -> Arms:
     """With one more run that has ended."""
     best = jnp.min(arms.best)
@@ -257,6 +286,7 @@ def counted(arms: Arms, run: Run, converged: jax.Array) -> Arms:
         spent=arms.spent.at[run.arm].add(run.spent),
         runs=arms.runs.at[run.arm].add(1),
         best=arms.best.at[run.arm].min(run.best),
+        scale=jnp.where(arms.scale > 0, arms.scale, run.scale),
         last_large=jnp.where(run.arm == LARGE, run.spent, arms.last_large),
         again=jnp.where(is_better, 0, arms.again) + is_same,
     )
@@ -274,16 +304,21 @@ def next_run(key: jax.Array, plan: Plan, arms: Arms, run: Run, left: jax.Array) 
     """
     dtype, least = run.sigma.dtype, plan.least
     chance, narrowing = jax.random.uniform(key, (2,), dtype)
-    large = jnp.minimum(least * 2.0 ** arms.runs[LARGE], plan.most)
+    runs = arms.runs[LARGE]
+    large = jnp.minimum(least * 2.0**runs, plan.most)
     large = jnp.maximum(jnp.minimum(large, left / FEWEST), least)
     annealed = _annealed_candidates(plan, arms.runs[ANNEALED])
     annealed = _affordable(plan, annealed, left)
     affords = annealed >= 2 * least
+    probe = PROBE * least * annealing_steps(plan.size)
+    early = (arms.runs[ANNEALED] == 0) & (probe <= PROBING * plan.budget)
+    is_ahead = _is_ahead(arms, arms.best[ANNEALED])
+    affords &= early | is_ahead | (runs >= WARMED)
     small = jnp.maximum(least, least * (large / (2 * least)) ** (chance**2))
-    may = jnp.stack([jnp.asarray(True), affords, arms.runs[LARGE] >= GROWN])
+    may = jnp.stack([jnp.asarray(True), affords, runs >= GROWN])
     is_best = arms.best <= jnp.min(arms.best)
     share = jnp.asarray(SHARES, dtype) * jnp.where(is_best, LEADING, 1)
-    leads = (run.arm == ANNEALED) & is_best[ANNEALED]
+    leads = (run.arm == ANNEALED) & is_ahead
     least_spent = jnp.argmin(jnp.where(may, arms.spent / share, jnp.inf))
     arm = jnp.where(leads & affords, ANNEALED, least_spent)
     # Partners of an annealed pair are in parts next to each other.
