@@ -23,15 +23,19 @@ def run(
 ) -> None:
     """Runs ``main`` on the arguments of the process; ends it with what that returns.
 
+    What a user or the machine can put right, ``UserError`` and ``OSError``, is one
+    sentence on the standard error, and the exit status 1.
+
     Args:
       main: Returns the exit status; ``None`` for 0.
       command: A dataclass of the arguments.
-      description: What ``--help`` says first.
+      description: What ``--help`` says first, in Markdown or reST.
       parse: Makes a ``command`` of the arguments; called as ``tyro.cli`` is.
     """
+    plain = description and description.replace("``", "`")
     try:
-        sys.exit(main(parse(command, prog=_typed(), description=description)))
-    except UserError as error:
+        sys.exit(main(parse(command, prog=_typed(), description=plain)))
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -22,7 +22,7 @@ from benchmarks.cli import UserError, require_at_least, require_some
 from benchmarks.harness import data, pipeline, records
 from benchmarks.harness.loop import compile_program
 from benchmarks.harness.optimizers import NAMES
-from benchmarks.harness.settings import Experiment, resolved
+from benchmarks.harness.settings import Experiment, completed, resolved
 from benchmarks.harness.stopwatch import Stopwatch
 
 RESULTS = Path(__file__).parent / "results" / "train"
@@ -48,11 +48,17 @@ class Command:
 def experiments(command: Command) -> dict[str, Experiment]:
     """What each entry of ``--optimizers`` asks for, in their order.
 
+    A setting that is for all of them is left out where an optimizer does not take it.
+
     Raises:
-      UserError: An entry is unknown or malformed, or there is none.
+      UserError: An entry is unknown or malformed, or there is none; or none takes a
+        setting that is made.
     """
     require_some(command, "optimizers")
+    if command.experiment.optimizer != Experiment.optimizer:
+        raise UserError("--optimizer is of benchmarks.train; here it is --optimizers")
     found: dict[str, Experiment] = {}
+    vain: list[dict[str, str]] = []
     for entry in command.optimizers:
         name, marked, option = entry.partition(":examples=")
         try:
@@ -66,8 +72,14 @@ def experiments(command: Command) -> dict[str, Experiment]:
                 f"--optimizers must be of {', '.join(NAMES)}, with or without "
                 f":examples=FRACTION after it, got {entry!r}"
             )
-        changed = dataclasses.replace(command.experiment, optimizer=name, **changes)
-        found[entry] = resolved(changed)
+        shared, refused = completed(
+            dataclasses.replace(command.experiment, optimizer=name)
+        )
+        vain.append(refused)
+        found[entry] = resolved(dataclasses.replace(shared, **changes))
+    for setting, sentence in vain[0].items():
+        if all(setting in each for each in vain):
+            raise UserError(sentence)
     return found
 
 

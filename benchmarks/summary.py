@@ -13,6 +13,7 @@ import tyro
 from benchmarks import cli
 from benchmarks.cli import UserError
 from benchmarks.harness import records
+from benchmarks.harness.settings import from_stored
 from benchmarks.markdown import table
 
 TRAIN = Path(__file__).parent / "results" / "train"
@@ -57,24 +58,24 @@ def row(folder: Path) -> list[str]:
     """
     try:
         config = json.loads((folder / "config.json").read_text())
-        experiment = config["experiment"]
+        experiment = from_stored(config["experiment"])
         history = records.read(folder / "metrics.jsonl")
         last = history[-1]
-    except (ValueError, KeyError, IndexError) as error:
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(f"{folder} is no whole run ({error!r})") from error
     accuracy = 100 * np.array(last["test_accuracy"])
     seconds = sum(record["timing"]["seconds"] for record in history)
-    network = experiment["network"]
-    if network.startswith("mlp"):
-        network += " " + "-".join(map(str, experiment["hidden"]))
+    network = experiment.network
+    if experiment.hidden:
+        network += " " + "-".join(map(str, experiment.hidden))
     spread = f" ({accuracy.min():.2f} to {accuracy.max():.2f})"
     return [
         folder.name,
-        experiment["dataset"],
+        experiment.dataset,
         network,
-        experiment["optimizer"],
-        "" if experiment["sigma"] is None else str(experiment["candidates"]),
-        str(experiment["batch_size"]),
+        experiment.optimizer,
+        str(experiment.candidates or ""),
+        str(experiment.batch_size),
         str(last["epoch"]),
         str(len(accuracy)),
         f"{last['sample_forwards'] / 1e6:.1f}",

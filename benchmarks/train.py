@@ -38,10 +38,7 @@ from benchmarks.harness.settings import Command, resolved
 
 def main(command: Command) -> int:
     """Runs ``command``; returns the exit status of the process."""
-    try:
-        return run(command, Console(stderr=True, soft_wrap=True))
-    except OSError as error:
-        raise UserError(str(error)) from error
+    return run(command, Console(stderr=True, soft_wrap=True))
 
 
 def run(command: Command, console: Console) -> int:
@@ -55,10 +52,12 @@ def run(command: Command, console: Console) -> int:
         raise UserError(f"{folder} holds a run: pass --resume, or another --output")
     dataset = data.load(experiment.dataset, command.data_dir, command.cache_dir)
     identity = dataclasses.asdict(experiment) | {"data": dataset.fingerprint}
-    identity = json.loads(json.dumps(identity))  # as it will be read back
     if command.resume:
-        before = resuming.read(config)["experiment"]
-        resuming.check_same(folder, before, identity)
+        stored = resuming.read(config)["experiment"]
+        before = dataclasses.asdict(resuming.as_command(folder).experiment)
+        resuming.check_same(folder, before | {"data": stored["data"]}, identity)
+        identity = stored  # which its checkpoints have too
+    identity = json.loads(json.dumps(identity))  # as it will be read back
 
     splits = pipeline.split(dataset, experiment.validation, experiment.limit)
     with console.status("compiling"):

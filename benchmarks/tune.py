@@ -19,11 +19,11 @@ import jax
 import numpy as np
 
 from benchmarks import cli
-from benchmarks.cli import progress
+from benchmarks.cli import progress, require_some
 from benchmarks.harness import data, pipeline, records
 from benchmarks.harness.loop import compile_program
 from benchmarks.harness.optimizers import REGISTRY, OptimizerName
-from benchmarks.harness.settings import DEFAULT_SIGMA, RATES, Experiment
+from benchmarks.harness.settings import RATES, Experiment, resolved
 
 # Not a seed that results are reported for.
 SEED = 1000
@@ -44,7 +44,12 @@ class Command:
 
 
 def main(command: Command) -> None:
-    """Runs the grid, and writes the file after each optimizer."""
+    """Runs the grid, and writes the file after each optimizer.
+
+    Raises:
+      UserError: No optimizer is named.
+    """
+    require_some(command, "optimizers")
     content: dict[str, Any] = {"chosen": {}, "optimizers": {}}
     if command.output.exists():
         content = json.loads(command.output.read_text())
@@ -61,20 +66,19 @@ def main(command: Command) -> None:
 def trial_experiment(name: str, value: float) -> Experiment:
     """One trial of the optimizer called ``name``."""
     entry = REGISTRY[name]
-    numbers: dict[str, Any] = {entry.tunes: value}
-    if entry.has_candidates:
-        numbers = {"sigma": DEFAULT_SIGMA} | numbers
+    tuned: dict[str, Any] = {entry.tunes: value}
     small = name == "cma-es"
-    return Experiment(
+    experiment = Experiment(
         dataset="digits" if small else "mnist",
         network="mlp",
         optimizer=name,  # type: ignore[arg-type]
-        hidden=CMA_ES_HIDDEN if small else (128, 64),
+        hidden=CMA_ES_HIDDEN if small else None,
         epochs=1 if name == "qiaso-paper" else TRIAL_EPOCHS,
-        limit=12_800 if entry.has_candidates and not small else None,
+        limit=12_800 if "candidates" in entry.takes and not small else None,
         first_seed=SEED,
-        **numbers,
+        **tuned,
     )
+    return resolved(experiment)
 
 
 def tuned(name: str, command: Command) -> dict[str, Any]:

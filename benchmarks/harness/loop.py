@@ -84,13 +84,15 @@ def compile_program(experiment: Experiment, splits: Splits) -> Program:
 def _network(experiment: Experiment) -> Network:
     gradients = optimizers.REGISTRY[experiment.optimizer].uses_gradients
     kernel_init = networks.initialiser(
-        experiment.initialisation, experiment.initial_mean, experiment.initial_spread
+        experiment.initialisation,
+        experiment.initial_mean or 0.0,
+        experiment.initial_spread or 0.0,
     )
     return networks.build(
         experiment.network,
         kernel_init,
-        experiment.hidden,
-        experiment.channels,
+        experiment.hidden or (),
+        experiment.channels or (),
         convolution.in_parts if gradients else jax.vmap,
     )
 
@@ -141,10 +143,10 @@ def _setting(
     """The optimizer's numbers, its cost per example, the epochs within the budget."""
     setting = Setting(
         peak_learning_rate=experiment.learning_rate or 0.0,
-        schedule=experiment.schedule,
+        schedule=experiment.schedule or "constant",
         sigma=experiment.sigma or 0.0,
         num_candidates=(
-            1 if experiment.without == "superposition" else experiment.candidates
+            1 if experiment.without == "superposition" else experiment.candidates or 1
         ),
         examples=experiment.examples or 1.0,
         steps_per_epoch=steps_per_epoch,

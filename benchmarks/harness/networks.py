@@ -26,6 +26,11 @@ from benchmarks.harness.data import CLASSES
 NetworkName = Literal["mlp", "cnn", "cnn-global", "cnn-deep"]
 NAMES: tuple[str, ...] = get_args(NetworkName)
 InitName = Literal["xavier", "he", "gaussian"]
+TAKES: dict[str, dict[str, Any]] = {
+    "mlp": {"hidden": (128, 64)},
+    **{name: {"channels": (16, 32, 64)} for name in NAMES if name != "mlp"},
+}
+"""The settings of an experiment that each network has a use for, and their defaults."""
 
 Params = Any
 BatchStats = Any
@@ -134,8 +139,8 @@ def initialiser(
 def build(
     name: str,
     kernel_init: nn.initializers.Initializer | None = None,
-    hidden: tuple[int, ...] = (128, 64),
-    channels: tuple[int, ...] = (16, 32, 64),
+    hidden: tuple[int, ...] = TAKES["mlp"]["hidden"],
+    channels: tuple[int, ...] = TAKES["cnn"]["channels"],
     over_images: OverImages = jax.vmap,
 ) -> Network:
     """The network called ``name``.

@@ -17,13 +17,7 @@ import jax
 import optax
 
 from benchmarks.harness import evolution, transformations
-from benchmarks.harness.interface import (
-    DirectionsName,
-    Objective,
-    Optimizer,
-    Setting,
-    State,
-)
+from benchmarks.harness.interface import Objective, Optimizer, Setting, State
 from benchmarks.harness.networks import Batch, Network
 
 OptimizerName = Literal[
@@ -49,19 +43,17 @@ class Entry(NamedTuple):
 
     ``tunes`` names the one number of this optimizer that is tuned, ``grid`` the five
     values that are tried. ``sample_forwards(setting)`` is the cost of one step per
-    example, without the pass that refreshes batch statistics. ``examples`` is the
-    default share of a minibatch that candidates see, None where it is not a setting;
-    ``directions`` likewise how candidates are drawn.
+    example, without the pass that refreshes batch statistics. ``takes`` are the
+    settings of an experiment that it has a use for and not every optimizer has, with
+    their defaults; None where the default is the tuned one, or to leave it out.
     """
 
     make: Callable[[Objective, Setting, Any], Optimizer]
     grid: tuple[float, ...]
+    takes: dict[str, Any]
     tunes: Tuned = "learning_rate"
     uses_gradients: bool = False
-    has_candidates: bool = True
     sample_forwards: Callable[[Setting], float] = lambda setting: setting.num_candidates
-    examples: float | None = None
-    directions: DirectionsName | None = None
 
 
 def build(
@@ -145,14 +137,19 @@ def _from_optax(
     return Optimizer(init, step)
 
 
+_RATE = {"learning_rate": None, "schedule": "cosine"}
+_CANDIDATES = {"candidates": 30, "sigma": 0.02}
+_TUNED_CANDIDATES = _CANDIDATES | {"sigma": None}
+
+
 def _gradient(
     make: MakeTransformation, grid: tuple[float, ...], cost: float = GRADIENT
 ) -> Entry:
     return Entry(
         partial(_from_optax, make, mean_loss, True),
         grid,
+        _RATE,
         uses_gradients=True,
-        has_candidates=False,
         sample_forwards=lambda _: cost,
     )
 
@@ -167,28 +164,30 @@ def _rate_alone(
 def _candidates(
     make: MakeTransformation,
     grid: tuple[float, ...],
-    tunes: Tuned = "learning_rate",
     value_fn_of: ValueFnOf = mean_loss,
+    **more: Any,
 ) -> Entry:
-    return Entry(partial(_from_optax, make, value_fn_of, False), grid, tunes)
+    takes = _RATE | _CANDIDATES | more
+    return Entry(partial(_from_optax, make, value_fn_of, False), grid, takes)
 
 
 def _hybrid(make: MakeTransformation, grid: tuple[float, ...]) -> Entry:
     return Entry(
         partial(_from_optax, make, loss_of_the_first, True),
         grid,
+        # Their spread is a share of the rate.
+        _RATE | {"candidates": 30, "examples": 1.0},
         uses_gradients=True,
         sample_forwards=lambda s: GRADIENT + s.num_candidates * s.examples,
-        examples=1.0,
     )
 
 
-def _evolution(
-    make: evolution.MakeAlgorithm,
-    grid: tuple[float, ...],
-    tunes: Tuned = "learning_rate",
-) -> Entry:
-    return Entry(partial(evolution.from_evosax, make), grid, tunes)
+def _evolution(make: evolution.MakeAlgorithm, grid: tuple[float, ...]) -> Entry:
+    return Entry(partial(evolution.from_evosax, make), grid, _RATE | _CANDIDATES)
+
+
+def _spread_alone(make: evolution.MakeAlgorithm) -> Entry:
+    return _evolution(make, _SIGMAS)._replace(takes=_TUNED_CANDIDATES, tunes="sigma")
 
 
 def _node_sample_forwards(setting: Setting) -> float:
@@ -216,21 +215,23 @@ REGISTRY: dict[str, Entry] = {
     "lion": _rate_alone(optax.lion, (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)),
     "sophia": _gradient(transformations.sophia, _SMALL, SOPHIA),
     "muon": _gradient(transformations.muon, _MUON),
-    "cma-es": _evolution(evolution.cma_es, _SIGMAS, "sigma"),
-    "sep-cma-es": _evolution(evolution.sep_cma_es, _SIGMAS, "sigma"),
+    "cma-es": _spread_alone(evolution.cma_es),
+    "sep-cma-es": _spread_alone(evolution.sep_cma_es),
     "open-es": _evolution(evolution.open_es, _MIDDLE),
-    "snes": _evolution(evolution.snes, _SIGMAS, "sigma"),
+    "snes": _spread_alone(evolution.snes),
     "pgpe": _evolution(evolution.pgpe, _MIDDLE),
-    "qiaso-paper": _candidates(transformations.qiaso_paper, _SIGMAS, "sigma"),
-    "qiaso": _candidates(transformations.qiaso, _MIDDLE)._replace(
-        directions="rademacher"
+    "qiaso-paper": _candidates(transformations.qiaso_paper, _SIGMAS)._replace(
+        takes=_TUNED_CANDIDATES | {"without": None}, tunes="sigma"
     ),
-    "qiaso-low-rank": _candidates(transformations.qiaso, _MIDDLE)._replace(
-        directions="low_rank"
+    "qiaso": _candidates(
+        transformations.qiaso, _MIDDLE, directions="rademacher", groups=1
+    ),
+    "qiaso-low-rank": _candidates(
+        transformations.qiaso, _MIDDLE, directions="low_rank", groups=1
     ),
     "node-qiaso": _candidates(
-        transformations.node_qiaso, _SMALL, value_fn_of=losses
-    )._replace(sample_forwards=_node_sample_forwards, examples=0.25),
+        transformations.node_qiaso, _SMALL, losses, examples=0.25
+    )._replace(sample_forwards=_node_sample_forwards),
     "hybrid": _hybrid(transformations.hybrid_adam, _MIDDLE),
     "hybrid-muon": _hybrid(transformations.hybrid_muon, _MUON),
 }

@@ -11,7 +11,7 @@ import tyro
 
 from benchmarks.cli import UserError
 from benchmarks.harness import records
-from benchmarks.harness.settings import Command, Experiment
+from benchmarks.harness.settings import Command, from_stored
 
 PATHS = ("data_dir", "cache_dir")
 OPTIONS = ("checkpoint_every", "tensorboard", *PATHS)
@@ -53,9 +53,8 @@ def as_command(folder: Path) -> Command:
     try:
         stored = json.loads(path.read_text()) if path.exists() else {}
         paths = {name: Path(stored[name]) for name in PATHS if stored.get(name)}
-        fields = {k: _in_python(v) for k, v in settings.items() if k != "data"}
         options: dict[str, Any] = stored | paths
-        return Command(Experiment(**fields), **options)
+        return Command(from_stored(settings), **options)
     except (TypeError, ValueError, AttributeError) as error:
         raise _damaged(folder, error) from error
 
@@ -90,10 +89,6 @@ def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> Non
         raise UserError(
             f"cannot resume {folder} with other settings: " + ", ".join(differences)
         )
-
-
-def _in_python(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -19,38 +19,59 @@ from benchmarks.cli import (
     require_positive,
     require_some,
 )
+from benchmarks.harness import networks
 from benchmarks.harness.data import DatasetName
 from benchmarks.harness.interface import Ablation, DirectionsName
 from benchmarks.harness.networks import InitName, NetworkName
 from benchmarks.harness.optimizers import REGISTRY, OptimizerName
 
 RATES = Path(__file__).parents[1] / "results" / "learning_rates.json"
-DEFAULT_SIGMA = 0.02
+
+TAKES: dict[str, dict[str, dict[str, Any]]] = {
+    "optimizer": {name: entry.takes for name, entry in REGISTRY.items()},
+    "directions": {"low_rank": {"rank": 1}},
+    "network": networks.TAKES,
+    "initialisation": {"gaussian": {"initial_mean": 0.0, "initial_spread": 0.05}},
+}
+"""What not every choice takes: choice, chosen, setting, default.
+
+An earlier choice may decide the default of a later one.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Everything that decides the result of a run."""
+    """Everything that decides the result of a run.
+
+    None is a setting that is not made: its default is what the choice it belongs to
+    says (``TAKES``), if that takes it at all.
+    """
 
     dataset: DatasetName = "mnist"
+    """Images in ten classes; digits are scikit-learn's, and need no download."""
     network: NetworkName = "mlp"
+    """The paper's, and two other orders of the layers of its CNN."""
     optimizer: OptimizerName = "adam"
+    """Baselines, evolution strategies, and QIASO in its forms."""
     epochs: int = 10
     """Passes over the training split."""
     seeds: int = 1
     """How many seeds run side by side, in one compiled program."""
     first_seed: int = 0
+    """The others follow it."""
     batch_size: int = 128
+    """Examples of a minibatch."""
     learning_rate: float | None = None
     """Its value at the start, for optimizers that have one. Default: the one of
     benchmarks/results/learning_rates.json."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """How the learning rate falls over the epochs; cosine ends at zero."""
+    schedule: Literal["cosine", "constant"] | None = None
+    """How the learning rate falls over the epochs. Default: cosine, which ends at
+    zero."""
     sigma: float | None = None
     """Spread of the candidates. Default: 0.02, or the one of learning_rates.json for
-    optimizers that have no learning rate."""
-    candidates: int = 30
-    """Candidates of population methods."""
+    optimizers that have no learning rate. That of the hybrids follows their rate."""
+    candidates: int | None = None
+    """Candidates, for optimizers that have some. Default: 30."""
     examples: float | None = None
     """Fraction of a minibatch that candidates are evaluated on, by node-qiaso and the
     hybrids. Default: 0.25, and all for the hybrids."""
@@ -67,15 +88,16 @@ class Experiment:
     without: Ablation | None = None
     """What qiaso-paper leaves out: one mechanism, as in the paper's Table 6."""
     initialisation: InitName = "xavier"
-    initial_mean: float = 0.0
-    """Mean of the weights under the initialisation "gaussian"."""
-    initial_spread: float = 0.05
-    """Their standard deviation."""
-    hidden: tuple[int, ...] = (128, 64)
-    """Widths of the hidden layers of an mlp."""
-    channels: tuple[int, ...] = (16, 32, 64)
+    """How kernels start."""
+    initial_mean: float | None = None
+    """Mean of the weights under the initialisation gaussian. Default: 0."""
+    initial_spread: float | None = None
+    """Their standard deviation. Default: 0.05."""
+    hidden: tuple[int, ...] | None = None
+    """Widths of the hidden layers of an mlp. Default: 128 64."""
+    channels: tuple[int, ...] | None = None
     """Channels of the convolutions of a cnn. Each halves the image, but for the last of
-    cnn-global; of cnn-deep every second does, but for the last."""
+    cnn-global; of cnn-deep every second does, but for the last. Default: 16 32 64."""
     shift: int = 0
     """Augmentation: shift by up to so many pixels."""
     flip: bool = False
@@ -95,14 +117,13 @@ class Experiment:
     def __post_init__(self):
         require_at_least(self, 1, "epochs", "seeds", "batch_size", "candidates")
         require_at_least(self, 1, "hidden", "channels", "limit", "rank", "groups")
-        require_some(self, "channels")
+        if self.channels is not None:
+            require_some(self, "channels")
         require_positive(self, "learning_rate", "sigma", "budget", "initial_spread")
         require_fraction(self, "examples")
         require(self, "at least 0", lambda x: 0 <= x < math.inf, "shift", "rotate")
         shares = ("zoom", "label_smoothing", "validation")
         require(self, "in [0, 1)", lambda x: 0 <= x < 1, *shares)
-        if self.without and self.optimizer != "qiaso-paper":
-            raise UserError(f"--without is for qiaso-paper, got {self.optimizer}")
         if self.optimizer in ("open-es", "pgpe", "node-qiaso"):
             # They draw antithetic pairs.
             require(self, "even", lambda number: number % 2 == 0, "candidates")
@@ -147,76 +168,68 @@ def tuned_value(optimizer: str) -> float:
         ) from error
 
 
-def resolved(experiment: Experiment) -> Experiment:
-    """``experiment`` with the defaults that the optimizer decides filled in."""
-    name = experiment.optimizer
-    entry = REGISTRY[name]
-    sigma, learning_rate = experiment.sigma, experiment.learning_rate
-    if entry.tunes == "sigma":
-        if learning_rate is not None:
-            raise UserError(f"{name} has no learning rate; what it takes is --sigma")
-        sigma = tuned_value(name) if sigma is None else sigma
-        learning_rate = None
-    else:
-        if learning_rate is None:
-            # One rate for what is one computation.
-            low_rank = name == "qiaso" and experiment.directions == "low_rank"
-            learning_rate = tuned_value("qiaso-low-rank" if low_rank else name)
-        if not entry.has_candidates and sigma is not None:
-            raise UserError(f"{name} has no candidates, and so no --sigma")
-        if entry.has_candidates and sigma is None:
-            sigma = DEFAULT_SIGMA
-    directions, rank, groups = _directions(experiment)
-    examples = entry.examples if experiment.examples is None else experiment.examples
-    if entry.examples is None and examples is not None:
-        takers = [key for key, each in REGISTRY.items() if each.examples is not None]
-        raise UserError(
-            f"--examples is for {', '.join(takers)}, whose candidates may see a share "
-            f"of a minibatch; got {examples} for {name}"
-        )
-    return dataclasses.replace(
-        experiment,
-        sigma=sigma,
-        learning_rate=learning_rate,
-        examples=examples,
-        directions=directions,
-        rank=rank,
-        groups=groups,
-    )
+def completed(experiment: Experiment) -> tuple[Experiment, dict[str, str]]:
+    """``experiment`` with the defaults of its choices, less what they do not take.
 
-
-def _directions(
-    experiment: Experiment,
-) -> tuple[DirectionsName | None, int | None, int | None]:
-    """Directions, rank and groups: of qiaso those asked for, else none."""
-    name = experiment.optimizer
-    default = REGISTRY[name].directions
-    if default is None:
-        for field in ("directions", "rank", "groups"):
-            value = getattr(experiment, field)
-            if value is not None:
-                takers = [key for key, each in REGISTRY.items() if each.directions]
-                raise UserError(
-                    f"{option(field)} is for {', '.join(takers)}; got {value} for "
-                    f"{name}"
+    The second result are the settings that it makes in vain, each with a sentence.
+    """
+    refused: dict[str, str] = {}
+    for choice, takes in TAKES.items():
+        chosen = getattr(experiment, choice)
+        taken = takes.get(chosen, {})
+        for name in dict.fromkeys(name for each in takes.values() for name in each):
+            if name not in taken and getattr(experiment, name) is not None:
+                takers = ", ".join(each for each in takes if name in takes[each])
+                refused[name] = (
+                    f"{chosen or experiment.optimizer} takes no {option(name)}, which "
+                    f"is for {option(choice)} {takers}"
                 )
-        return None, None, None
-    directions = experiment.directions or default
-    rank, groups = experiment.rank, experiment.groups or 1
-    if default == "low_rank" and directions != default:
+            if name not in taken or getattr(experiment, name) is None:
+                changes: dict[str, Any] = {name: taken.get(name)}
+                experiment = dataclasses.replace(experiment, **changes)
+    return experiment, refused
+
+
+def resolved(experiment: Experiment) -> Experiment:
+    """``experiment`` with the defaults that its choices decide, and the tuned ones.
+
+    Raises:
+      UserError: It makes a setting that is not taken, or does not fit the others.
+    """
+    experiment, refused = completed(experiment)
+    if refused:
+        raise UserError("; ".join(refused.values()))
+    name, directions = experiment.optimizer, experiment.directions
+    if name == "qiaso-low-rank" and directions != "low_rank":
         raise UserError(
             f"{name} has the directions low_rank, got {directions}: take --optimizer "
             "qiaso for others"
         )
-    if directions != "low_rank" and rank is not None:
-        raise UserError(
-            f"--rank is for --directions low_rank, got {rank} for {directions}"
-        )
-    if directions == "low_rank":
-        rank = rank or 1
+    groups = experiment.groups or 1
     if experiment.batch_size % groups:
         raise UserError(
             f"--groups must divide --batch-size, {experiment.batch_size}, into equal "
             f"slices; got {groups}"
         )
-    return directions, rank, groups
+    tunes = REGISTRY[name].tunes
+    if getattr(experiment, tunes) is None:
+        # One rate for what is one computation.
+        low_rank = directions == "low_rank"
+        tuned: dict[str, Any] = {
+            tunes: tuned_value("qiaso-low-rank" if low_rank else name)
+        }
+        experiment = dataclasses.replace(experiment, **tuned)
+    return experiment
+
+
+def from_stored(settings: dict[str, Any]) -> Experiment:
+    """The experiment of a run, from what ``config.json`` says of it.
+
+    Of older runs, settings that are not taken are left out, and those that came later
+    are at their defaults; directions were gaussian before they were a setting.
+    """
+    fields: dict[str, Any] = {"directions": "gaussian"}
+    for name, value in settings.items():
+        if name != "data":
+            fields[name] = tuple(value) if isinstance(value, list) else value
+    return completed(Experiment(**fields))[0]

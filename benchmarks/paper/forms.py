@@ -44,20 +44,14 @@ RECIPE: dict[str, Any] = {
 
 CNN_RECIPE: dict[str, Any] = {
     "channels": (64, 128, 256),
-    "candidates": 2,
     "shift": 2,
     "flip": True,
 }
-"""A wider CNN on augmented images, with as few candidates as there can be.
-
-Set beforehand, without trials. Two candidates cost two thirds of a gradient, so that an
-hour pays for whole epochs of all examples; thirty cost ten gradients.
-"""
+"""A wider CNN on augmented images. Set beforehand, without trials."""
 
 GLOBAL_RECIPE: dict[str, Any] = {
     "network": "cnn-global",
     "channels": (48, 128, 256, 512),
-    "candidates": 2,
     "shift": 4,
     "flip": True,
     "label_smoothing": 0.1,
@@ -66,7 +60,7 @@ GLOBAL_RECIPE: dict[str, Any] = {
 
 Layers and smoothing are from eight short trials without candidates (four epochs, or
 10,000 examples), which looked at the test split; the shift is the customary one of
-CIFAR-10. Two candidates on a quarter of a minibatch cost a sixth of a gradient.
+CIFAR-10.
 """
 
 MUON_RECIPE: dict[str, Any] = {
@@ -81,7 +75,7 @@ MUON_RECIPE: dict[str, Any] = {
 Rate, minibatches and the first layer's size are from four trials of three epochs
 without candidates, on a validation split; the rate lies between the two that did best,
 and is likely too high for 18 epochs: from the fourth to the seventh, accuracy rises by
-one point. Two candidates on an eighth of a minibatch cost a twelfth of a gradient.
+one point.
 """
 
 DEEP_RECIPE: dict[str, Any] = {
@@ -97,6 +91,14 @@ The widths and the scale of the logits follow airbench94 of K. Jordan ("94 % on
 CIFAR-10 in 3.29 seconds on a single GPU", arXiv:2404.00498), less its whitened patches.
 The rate is from nine trials of two epochs, on a validation split, as above. The
 shift is the customary one of CIFAR-10.
+"""
+
+PAIR: dict[str, Any] = {"candidates": 2}
+"""As few candidates as there can be, for the CNNs of these recipes.
+
+They cost two thirds of a gradient, so that an hour pays for whole epochs of all
+examples; thirty cost ten gradients. On a quarter of a minibatch they cost a sixth of a
+gradient, on an eighth a twelfth.
 """
 
 FORMS: dict[str, Form] = {
@@ -115,7 +117,7 @@ FORMS: dict[str, Form] = {
     ),
     "hybrid-wide": Form(
         "QIASO, hybrid with Adam, K = 2, 64-128-256, augmented",
-        {"optimizer": "hybrid", **CNN_RECIPE},
+        {"optimizer": "hybrid", **PAIR, **CNN_RECIPE},
     ),
     "adam-wide": Form(
         "Adam, 64-128-256, augmented",
@@ -123,15 +125,15 @@ FORMS: dict[str, Form] = {
     ),
     "hybrid-global": Form(
         "QIASO, hybrid with Adam, K = 2, 48-128-256-512, augmented",
-        {"optimizer": "hybrid", "examples": 0.25, **GLOBAL_RECIPE},
+        {"optimizer": "hybrid", "examples": 0.25, **PAIR, **GLOBAL_RECIPE},
     ),
     "hybrid-muon": Form(
         "QIASO, hybrid with Muon, K = 2, 64-256-256-512, augmented",
-        {"optimizer": "hybrid-muon", "examples": 0.125, **MUON_RECIPE},
+        {"optimizer": "hybrid-muon", "examples": 0.125, **PAIR, **MUON_RECIPE},
     ),
     "hybrid-deep": Form(
         "QIASO, hybrid with Muon, K = 2, 24-64²-256⁴, augmented",
-        {"optimizer": "hybrid-muon", "examples": 0.125, **DEEP_RECIPE},
+        {"optimizer": "hybrid-muon", "examples": 0.125, **PAIR, **DEEP_RECIPE},
     ),
     "muon-deep": Form(
         "Muon, 24-64²-256⁴, augmented",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.harness import records
-from benchmarks.harness.settings import Experiment
+from benchmarks.harness.settings import Experiment, from_stored
 
 CURVES = ("train_loss", "test_loss", "test_accuracy")
 DIGITS = 5
@@ -81,13 +81,10 @@ def rounded(values: Any) -> Any:
 
 
 def read_run(path: Path) -> Run:
-    """Reads what ``packed`` made.
-
-    A setting that came after the run was made is at its default, which changes nothing.
-    """
+    """Reads what ``packed`` made."""
     content = json.loads(path.read_text())
     return Run(
-        experiment=as_stored(Experiment()) | content["experiment"],
+        experiment=as_stored(from_stored(content["experiment"])),
         curves={name: np.array(values) for name, values in content["curves"].items()},
         seconds_per_epoch=content["seconds_per_epoch"],
         sample_forwards=content["sample_forwards"],

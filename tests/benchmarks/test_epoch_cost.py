@@ -55,7 +55,8 @@ def test_every_entry_is_timed_at_the_same_batch_size(tmp_path):
     [
         ((), "must name at least one"),
         (("adm",), "must be of sgd, .*got 'adm'"),
-        (("adam:examples=0.5",), "is for node-qiaso, hybrid,.*got 0.5 for adam"),
+        (("qiaso", "adam:examples=0.5"), "adam takes no --examples"),
+        (("adam", "nadam"), "adam takes no --candidates"),
         (("node-qiaso:sigma=0.1",), ":examples=FRACTION.*got 'node-qiaso:sigma=0.1'"),
         (("node-qiaso:examples=",), "no number"),
         (("node-qiaso:examples=half",), "'node-qiaso:examples=half' is no number"),
@@ -65,6 +66,12 @@ def test_every_entry_is_timed_at_the_same_batch_size(tmp_path):
 def test_entries_that_cannot_be_are_refused(optimizers, message):
     with pytest.raises(UserError, match=message):
         epoch_cost.experiments(command(*optimizers))
+
+
+def test_the_optimizer_of_one_run_is_refused():
+    one = epoch_cost.Command(experiment=Experiment(optimizer="sgd"))
+    with pytest.raises(UserError, match="here it is --optimizers"):
+        epoch_cost.experiments(one)
 
 
 def test_no_rounds_are_refused():

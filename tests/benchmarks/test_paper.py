@@ -237,13 +237,13 @@ class TestStudy:
     def test_a_run_older_than_a_setting_has_its_default(self, smoke, tmp_path):
         smoke.run("digits", "adam")
         content = json.loads((smoke.folder / "runs/digits-adam.json").read_text())
-        del content["experiment"]["channels"]
+        del content["experiment"]["zoom"]
         other = Study("smoke", tmp_path, tmp_path / "work", train=False)
         (tmp_path / "smoke/runs").mkdir(parents=True)
         path = tmp_path / "smoke/runs/digits-adam.json"
         path.write_text(json.dumps(content))
-        assert other.run("digits", "adam").experiment["channels"] == [16, 32, 64]
-        content["experiment"]["channels"] = [8, 8, 8]
+        assert other.run("digits", "adam").experiment["zoom"] == 0
+        content["experiment"]["zoom"] = 0.1
         path.write_text(json.dumps(content))
         with pytest.raises(UserError, match="other settings"):
             other.run("digits", "adam")

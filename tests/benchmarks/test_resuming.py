@@ -13,12 +13,14 @@ import pytest
 from benchmarks import train
 from benchmarks.cli import UserError
 from benchmarks.harness import records, resuming
-from benchmarks.harness.settings import Command, Experiment
+from benchmarks.harness.settings import Command, Experiment, resolved
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = Experiment(
-    dataset="digits", optimizer="qiaso-paper", without="kl", hidden=(8,), sigma=0.1,
-    epochs=2, limit=160, batch_size=80, examples=None,
+SETTINGS = resolved(
+    Experiment(
+        dataset="digits", optimizer="qiaso-paper", without="kl", hidden=(8,), sigma=0.1,
+        epochs=2, limit=160, batch_size=80,
+    )
 )  # fmt: skip
 
 
@@ -75,6 +77,7 @@ def test_without_an_output_it_is_the_folder_that_the_settings_name(
             ["--hidden", 8, 8, "--sigma", 0.2],
             r"hidden \(was \(8,\), now \(8, 8\)\), sigma \(was 0.1, now 0.2\)$",
         ),
+        (["--learning-rate", 0.1], r"learning_rate \(was None, now 0.1\)$"),
     ],
 )
 def test_other_settings_are_refused_by_name(args, named, tmp_path, parse):

@@ -43,7 +43,7 @@ def run(capsys, folder, *args):
     """The command in this process: exit status, and what it says."""
     try:
         status = train.main(tyro.cli(Command, args=(*args, "--output", str(folder))))
-    except UserError as error:
+    except (UserError, OSError) as error:
         return 1, capsys.readouterr().err + f"error: {error}"
     return status, capsys.readouterr().err
 
@@ -82,8 +82,11 @@ def test_convolutions_train_with_and_without_gradients(
 ):
     # Small images would fit the cache all at once.
     monkeypatch.setattr(convolution, "PATCHES", 4 * 9 * 64)
-    args = arguments(optimizer, "--epochs", "2", "--batch-size", "32", "--limit", "64")
-    args = (*args, "--network", network, "--channels", "2", "3", "--candidates", "4")
+    args = arguments(
+        optimizer, "--epochs", "2", "--batch-size", "32", "--limit", "64",
+        "--network", network, "--channels", "2", "3", "--candidates", "4",
+    )  # fmt: skip
+    args = tuple(each for each in args if each not in ("--hidden", "8"))
     status, said = run(capsys, tmp_path / "run", *args)
     assert status == 0, said
 
@@ -314,9 +317,7 @@ def test_full_disk(small_disk, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--optimizer", "cma-es", "--learning-rate", "1"), "has no learning rate"),
-        (("--optimizer", "sgd", "--sigma", "1"), "sgd has no candidates"),
-        (("--optimizer", "qiaso", "--examples", "0.5"), "got 0.5 for qiaso"),
+        (("--optimizer", "sgd", "--candidates", "30"), "sgd takes no --candidates"),
         (("--batch-size", "9999"), "9999 is more than the 1294 training examples"),
         (("--checkpoint-every", "0"), "--checkpoint-every must be at least 1"),
         (
@@ -338,7 +339,6 @@ def test_numbers_that_do_not_fit(args, message, tmp_path, capsys):
         (("--zoom", "1"), r"--zoom must be in \[0, 1\), got 1.0"),
         (("--label-smoothing", "1"), r"--label-smoothing must be in \[0, 1\), got 1.0"),
         (("--rotate", "-3"), "--rotate must be at least 0, got -3.0"),
-        (("--without", "kl"), "--without is for qiaso-paper, got adam"),
         (("--channels",), "--channels must name at least one"),
         (("--channels", "8", "0"), r"--channels must be at least 1, got \(8, 0\)"),
         (("--validation", "1"), r"--validation must be in \[0, 1\), got 1.0"),
