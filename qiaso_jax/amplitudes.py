@@ -11,9 +11,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from qiaso_jax import _arguments, _varying
@@ -146,7 +146,7 @@ def reweighted(
     log_p: Float[Array, "K ..."],
     losses: Float[Array, "K ..."],
     scaled_losses: Float[Array, "K ..."],
-    rate: chex.Numeric,
+    rate: ArrayLike,
 ) -> tuple[Float[Array, "K ..."], Float[Array, "K ..."], Bool[Array, "..."]]:
     """One step of exponential weights, where some losses may not be finite.
 
@@ -170,7 +170,7 @@ def reweighted(
 def amplify(
     log_prior: Float[Array, "K ..."],
     scaled_losses: Float[Array, "K ..."],
-    rate: chex.Numeric,
+    rate: ArrayLike,
 ) -> Float[Array, "K ..."]:
     """Exponential weights, Eq 4, 5, 16, 17, 30 and 50.
 

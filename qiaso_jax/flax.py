@@ -10,12 +10,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
 
-from qiaso_jax._arguments import named_arguments
+from qiaso_jax._arguments import PyTree, named_arguments
 
 try:
     from flax import nnx
@@ -58,9 +57,7 @@ class TrainState(train_state.TrainState):
       True
     """
 
-    def apply_gradients(
-        self, *, grads: chex.ArrayTree | None = None, **kwargs: Any
-    ) -> Self:
+    def apply_gradients(self, *, grads: PyTree | None = None, **kwargs: Any) -> Self:
         r"""One update: :math:`θ ← θ + u`, with u from ``tx.update``.
 
         Args:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import AbstractMesh, Mesh
+from jax.typing import ArrayLike
 
 from qiaso_jax import _arguments, _trees, _varying, amplitudes, devices
 from qiaso_jax import collapse as readouts
@@ -33,7 +33,7 @@ def qiaso(
     sigma: ScalarOrSchedule | PyTree = 0.02,
     eta: ScalarOrSchedule = 1.0,
     *,
-    kl_strength: chex.Numeric | None = 1.0,
+    kl_strength: ArrayLike | None = 1.0,
     loss_scaling: Literal["zscore", "rank"] | Scaling | None = "zscore",
     directions: Literal["gaussian", "rademacher", "low_rank"] | LowRank | None = None,
     antithetic: bool = True,
@@ -305,7 +305,7 @@ class Settings(NamedTuple):
     superposition: Superposition
     sigma: ScalarOrSchedule | PyTree
     eta: ScalarOrSchedule
-    kl_strength: chex.Numeric | None
+    kl_strength: ArrayLike | None
     scale: Scaling
     readout: Readout
     collapse_every: int

@@ -18,11 +18,16 @@ def test_public_names_are_all_there_and_no_others():
         _ = qiaso_jax.adam
 
 
-def test_flax_and_theory_are_loaded_when_asked_for():
-    program = (
-        "import sys, qiaso_jax\n"
-        "assert 'flax' not in sys.modules and 'qiaso_jax.theory' not in sys.modules\n"
-        "qiaso_jax.theory, qiaso_jax.flax.TrainState\n"
-        "assert 'flax' in sys.modules and 'qiaso_jax.theory' in sys.modules\n"
-    )
+def test_an_import_brings_its_dependencies_alone_and_the_rest_when_asked_for():
+    program = """
+import sys, jax, jaxtyping, optax
+before = set(sys.modules)
+import qiaso_jax
+brought = {name.partition(".")[0] for name in sys.modules.keys() - before}
+brought -= sys.stdlib_module_names
+assert brought <= {"qiaso_jax", "jax", "jaxlib", "numpy"}, brought
+assert not {"flax", "qiaso_jax.theory", "scipy"} & sys.modules.keys()
+qiaso_jax.theory, qiaso_jax.flax.TrainState
+assert {"flax", "qiaso_jax.theory"} <= sys.modules.keys()
+"""
     subprocess.run([sys.executable, "-c", program], check=True)
