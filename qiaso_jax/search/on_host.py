@@ -82,11 +82,10 @@ def run(
         reports.append(state.info)
         if callback is None:
             continue
-        report = stacked(state.info, reports[-1:])
-        if wants_to_stop(callback, _of_numpy(adaptive.result(where, state, report))):
+        if wants_to_stop(callback, _result(where, state, reports[-1:])):
             stopped = int(MinimizeStatus.STOPPED_BY_CALLBACK)
             state = state._replace(status=jnp.asarray(stopped, jnp.int32))
-    return _of_numpy(adaptive.result(where, state, stacked(state.info, reports)))
+    return _result(where, state, reports)
 
 
 def listed(workers: Workers) -> Callable[..., list[Any]]:
@@ -108,9 +107,17 @@ def in_precision_of_caller(fun: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-def _of_numpy(result: MinimizeResult) -> MinimizeResult:
-    """JAX takes double precision ill where it is not configured to."""
-    return jax.tree.map(np.asarray, result)
+def _result(
+    where: Coordinates, state: SearchState, reports: list[Any]
+) -> MinimizeResult:
+    """What ``state`` has found, as NumPy has it.
+
+    JAX takes double precision ill where it is not configured to; and of a history it
+    would compile, and keep, a copy for every length that there is.
+    """
+    found = adaptive.result(where, state, state.info)
+    found = found._replace(history=stacked(state.info, reports))
+    return jax.tree.map(np.asarray, found)
 
 
 def stacked(like: Any, reports: list[Any]) -> Any:

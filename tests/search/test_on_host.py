@@ -155,3 +155,22 @@ def test_what_jax_does_in_the_function_is_as_it_is_elsewhere():
     )
     assert seen == {"float32"}
     assert jnp.zeros(2, float).dtype == jnp.float32
+
+
+def test_a_longer_search_compiles_nothing_of_its_own(caplog):
+    def search_of(steps):
+        found = minimize(
+            lambda x: float(np.sum(x**2)),
+            np.ones(2),
+            sigma=1.0,
+            max_evaluations=100,
+            workers=map,
+            callback=lambda found: int(found.nit) == steps,
+        )
+        assert len(found.history.sigma) == steps
+
+    search_of(2)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        search_of(3)
+    compiled = [said for said in caplog.messages if said.startswith("Compiling")]
+    assert all(said.startswith("Compiling jit(point) ") for said in compiled), compiled
