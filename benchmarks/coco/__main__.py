@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import multiprocessing
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from benchmarks import cli
 from benchmarks.cli import progress, require_at_least, require_some
 from benchmarks.coco.methods import METHODS
-from benchmarks.coco.problems import GROUPS, Task, differences, share
+from benchmarks.coco.problems import GROUPS, Task, differences, one_thread, share
 from benchmarks.harness import records
 from benchmarks.markdown import table
 
@@ -111,11 +110,6 @@ def measured(tasks: list[Task], processes: int) -> list[list[list[float]]]:
             )
             found.append(result)
     return found
-
-
-def one_thread() -> None:
-    """Has XLA compute this process's programs in one thread; before its first."""
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
 
 
 def page(

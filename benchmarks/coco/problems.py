@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -68,6 +69,11 @@ class Counted:
         if self.number == self.reports[len(self.noted)]:
             self.noted.append(self.best)
         return value
+
+
+def one_thread() -> None:
+    """Has XLA compute this process's programs in one thread; before its first."""
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
 
 
 def differences(task: Task) -> list[list[float]]:
