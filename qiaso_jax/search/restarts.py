@@ -23,7 +23,7 @@ are all small, in their unit."""
 NARROW = 1e-12
 """A spread of this part of the first one has converged."""
 
-DIGITS = 1e-7
+DIGITS = 1e-6
 """A run whose values and spreads both are this part of the first ones has converged:
 where a function is rugged, one or the other alone goes on for long."""
 
