@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from qiaso_jax import amplitudes
 from qiaso_jax.evaluation import checked_losses
-from qiaso_jax.search import covariance, restarts
+from qiaso_jax.search import covariance, feasibility, restarts
 from qiaso_jax.search.coordinates import Coordinates, Space
 from qiaso_jax.search.covariance import Gaussian, Moments
 from qiaso_jax.search.method import Method
@@ -36,23 +36,32 @@ SORTED = 512
 
 
 def method(
-    plan: Plan, fun: Callable[..., Any], where: Coordinates, before: SearchState
+    plan: Plan,
+    fun: Callable[..., Any],
+    constraint: Callable[..., Any] | None,
+    where: Coordinates,
+    before: SearchState,
 ) -> Method:
     """A search of ``fun(x, *args)``.
 
     Args:
       plan: of the search.
       fun: the function.
+      constraint: another, of the same arguments.
       where: the coordinates that are searched.
       before: the first step.
     """
 
     def step(state, args):
-        def value_of(u):
-            return checked_losses(fun(where.point(u), *args), (), "fun")
+        def measured(u):
+            x = where.point(u)
+            value = checked_losses(fun(x, *args), (), "fun")
+            if constraint is None:
+                return value, None
+            return value, feasibility.violation(constraint(x, *args))
 
-        values, epsilon = evaluated(plan, state, value_of)
-        return told(plan, where.space, state, values, epsilon)
+        values, violations, epsilon = evaluated(plan, state, measured)
+        return told(plan, where.space, state, values, epsilon, violations)
 
     return Method(
         before,
@@ -72,6 +81,7 @@ def result(
     found = MinimizeResult(
         x=where.point(state.best),
         fun=state.best_value,
+        violation=state.violation,
         mean=where.point(state.mean),
         nfev=state.spent,
         nit=state.step,
@@ -105,9 +115,9 @@ def _key_of_step(state: SearchState) -> jax.Array:
 
 
 def points(plan: Plan, gaussian: Gaussian, z: jax.Array) -> jax.Array:
-    """Points u = m + σ √C z, shape ``[K, N]``."""
-    spread = jax.vmap(plan.kind.spread, (None, 0))(gaussian.root, z)
-    return gaussian.mean[None] + gaussian.sigma * spread
+    """Points u = m + σ A √C z, shape ``[K, N]``."""
+    moved = partial(covariance.displacement, plan.kind, gaussian)
+    return gaussian.mean[None] + jax.vmap(moved)(z)
 
 
 def asked(plan: Plan, state: SearchState, part: jax.Array) -> jax.Array:
@@ -116,26 +126,38 @@ def asked(plan: Plan, state: SearchState, part: jax.Array) -> jax.Array:
 
 
 def evaluated(
-    plan: Plan, state: SearchState, value_of: Callable[[jax.Array], jax.Array]
-) -> tuple[jax.Array, float]:
+    plan: Plan, state: SearchState, measured: Callable[[jax.Array], Any]
+) -> tuple[jax.Array, jax.Array | None, float]:
     """The values of all candidates, part by part, NaN beyond them: ``[most]``.
 
-    And ε of their precision.
+    Then their violations likewise, and ε of the precision of values.
     """
 
-    def add(part, values):
-        own = jax.vmap(value_of)(asked(plan, state, part)).astype(values.dtype)
-        return jax.lax.dynamic_update_slice(values, own, (part * plan.least,))
+    def add(part, found):
+        own = jax.vmap(measured)(asked(plan, state, part))
+        return jax.tree.map(
+            lambda all, own: jax.lax.dynamic_update_slice(
+                all, own.astype(all.dtype), (part * plan.least,)
+            ),
+            found,
+            own,
+        )
 
-    precision = jax.eval_shape(value_of, state.best).dtype
-    values = jnp.full(plan.most, jnp.nan, plan.dtype)
-    values = jax.lax.fori_loop(0, state.run.candidates // plan.least, add, values)
-    epsilons = (float(jnp.finfo(dtype).eps) for dtype in (precision, plan.dtype))
-    return values, max(epsilons)
+    shapes = jax.eval_shape(measured, state.best)
+    found = jax.tree.map(lambda _: jnp.full(plan.most, jnp.nan, plan.dtype), shapes)
+    number = state.run.candidates // plan.least
+    values, violations = jax.lax.fori_loop(0, number, add, found)
+    epsilons = (float(jnp.finfo(dtype).eps) for dtype in (shapes[0].dtype, plan.dtype))
+    return values, violations, max(epsilons)
 
 
 def told(
-    plan: Plan, space: Space, state: SearchState, values: jax.Array, epsilon: Any
+    plan: Plan,
+    space: Space,
+    state: SearchState,
+    values: jax.Array,
+    epsilon: Any,
+    violations: jax.Array | None = None,
 ) -> SearchState:
     """After a step.
 
@@ -145,13 +167,16 @@ def told(
       state: before.
       values: of all candidates, NaN beyond them, shape ``[most]``.
       epsilon: of their precision.
+      violations: likewise; ``None`` without a constraint.
     """
-    known = jnp.isfinite(values)
-    values = jnp.where(known, values, jnp.inf)
-    log_p = _log_amplitudes(plan, state.run, values)
+    is_constrained = violations is not None
+    values, violations = feasibility.told(values, violations)
+    known = jnp.isfinite(violations)
+    ranked = (values, violations) if is_constrained else (values,)
+    log_p = _log_amplitudes(plan, state.run, *ranked)
     p, w = covariance.weights(log_p, known)
     w = covariance.tempered(plan.kind, plan.size, p, w)
-    winner = jnp.argmin(values)
+    winner = feasibility.best(values, violations)
     found, best = _moments(plan, state, p, w, winner)
     moved = jax.tree.map(
         partial(jnp.where, state.run.annealing > 0),
@@ -159,9 +184,11 @@ def told(
         covariance.collapsed(plan.kind, state.gaussian, found, p, w),
     )
     gaussian = jax.tree.map(partial(jnp.where, jnp.any(known)), moved, state.gaussian)
-    is_better = values[winner] < state.best_value
-    run = restarts.told(state.run, values, plan.least)
-    leads = run.best <= jnp.min(state.arms.best)
+    is_nearer = violations[winner] < state.violation
+    is_better = is_nearer | (values[winner] < state.best_value)
+    before, merits = feasibility.merits(state.run, values, violations)
+    run = restarts.told(before, merits, plan.least)
+    leads = run.value <= jnp.min(state.arms.best)
     level = _level(state.level, values)
     is_lower = (level <= state.mean_level) & (run.annealing <= 0)
     after = state._replace(
@@ -171,16 +198,18 @@ def told(
         run=run,
         best=jnp.where(is_better, best, state.best),
         best_value=jnp.minimum(values[winner], state.best_value),
+        violation=jnp.minimum(violations[winner], state.violation),
         level=level,
         mean=jnp.where(is_lower, gaussian.mean, state.mean),
         mean_level=jnp.where(is_lower, level, state.mean_level),
         has_converged=state.has_converged & ~is_better,
-        differed=state.differed | ~_equal(values, epsilon),
-        info=_info(plan, state, values, p),
+        differed=state.differed
+        | ~_equal(jnp.append(values, state.best_value), epsilon),
+        info=_info(plan, state, values, violations, p),
     )
     left = plan.budget - after.spent
     converged, ended = restarts.ended(
-        plan, space, state.run, run, state.arms, gaussian, values, epsilon, left
+        plan, space, state.run, run, state.arms, gaussian, merits, epsilon, left
     )
     after = after._replace(has_converged=after.has_converged | (leads & converged))
     after = jax.lax.cond(
@@ -211,12 +240,19 @@ def _moments(
     return found, points(plan, state.gaussian, z[None])[0]
 
 
-def _log_amplitudes(plan: Plan, run: Run, values: jax.Array) -> jax.Array:
-    """Exponential weights of the ranks from a uniform prior, ``[most]``."""
-    eta = jnp.where(run.annealing > 0, ETA_ANNEALED, ETA).astype(values.dtype)
+def _log_amplitudes(plan: Plan, run: Run, *ranked: jax.Array) -> jax.Array:
+    """Exponential weights of the ranks from a uniform prior, ``[most]``.
 
-    def of_first(number, values):
-        own = values[:number]
+    Args:
+      plan: of the search.
+      run: that they are of.
+      ranked: values; with a constraint violations, too.
+    """
+    eta = jnp.where(run.annealing > 0, ETA_ANNEALED, ETA).astype(plan.dtype)
+
+    def of_first(number, *ranked):
+        own, *violations = (x[:number] for x in ranked)
+        own = feasibility.order(own, *violations) if violations else own
         log_prior, _ = amplitudes.uniform_over_known(own)
         log_p = amplitudes.amplify(log_prior, amplitudes.centred_ranks(own), eta)
         return jnp.pad(log_p, (0, plan.most - number), constant_values=-jnp.inf)
@@ -227,13 +263,13 @@ def _log_amplitudes(plan: Plan, run: Run, values: jax.Array) -> jax.Array:
         numbers.append(min(8 * numbers[-1], plan.most))
     which = jnp.searchsorted(jnp.asarray(numbers, jnp.int32), run.candidates)
     branches = [partial(of_first, number) for number in numbers]
-    return jax.lax.switch(which, branches, values)
+    return jax.lax.switch(which, branches, *ranked)
 
 
 def _annealed(plan: Plan, gaussian: Gaussian, found: Moments) -> Gaussian:
     """The mean moves, and σ shrinks however it fares."""
     decay = math.log(restarts.COOLING) / restarts.annealing_steps(plan.size)
-    step = gaussian.sigma * plan.kind.spread(gaussian.root, found.first)
+    step = covariance.displacement(plan.kind, gaussian, found.first)
     return gaussian._replace(
         mean=gaussian.mean + step, sigma=gaussian.sigma * math.exp(-decay)
     )
@@ -251,8 +287,9 @@ def _restarted(
     run = restarts.next_run(size_key, plan, arms, state.run, left)
     # What σ is to reach is around x0.
     start = jnp.where(run.annealing > 0, 0, space.start(start_key))
+    gaussian = covariance.begun(plan.kind, start, run.sigma)
     return state._replace(
-        gaussian=covariance.begun(plan.kind, start, run.sigma),
+        gaussian=gaussian._replace(least=state.gaussian.least),
         run=run,
         arms=arms,
         level=jnp.full_like(state.level, jnp.nan),
@@ -279,18 +316,23 @@ def _equal(values: jax.Array, epsilon: Any) -> jax.Array:
 
 
 def _info(
-    plan: Plan, state: SearchState, values: jax.Array, p: jax.Array
+    plan: Plan,
+    state: SearchState,
+    values: jax.Array,
+    violations: jax.Array,
+    p: jax.Array,
 ) -> SearchInfo:
     """The report of a step that began with ``state``."""
-    known = jnp.isfinite(values)
+    feasible, known = jnp.isfinite(values), jnp.isfinite(violations)
     spread = jnp.sqrt(plan.kind.variances(state.gaussian.covariance))
     total = jnp.sum(p**2)
     return SearchInfo(
-        expected_loss=jnp.sum(p * jnp.where(known, values, 0)),
+        expected_loss=jnp.sum(p * jnp.where(feasible, values, 0)),
         best_loss=jnp.min(values),
         effective_candidates=1 / jnp.where(total > 0, total, jnp.inf),
         num_candidates=state.run.candidates,
         num_nonfinite=state.run.candidates - jnp.sum(known, dtype=jnp.int32),
+        num_infeasible=jnp.sum(known & ~feasible, dtype=jnp.int32),
         sigma=state.gaussian.sigma,
         axis_ratio=jnp.max(spread) / jnp.min(spread),
         run=jnp.sum(state.arms.runs, dtype=jnp.int32),

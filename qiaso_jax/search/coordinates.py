@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from qiaso_jax._arguments import PyTree
 from qiaso_jax._trees import moving, whole
 from qiaso_jax.search.bounds import Box, into
+from qiaso_jax.search.integers import rounded
 
 REACH = 2.0
 """So many σ from the start a restart may be, in each coordinate."""
@@ -24,12 +25,14 @@ class Space(NamedTuple):
       unit: σ of each coordinate, shape ``[N]``; 0 for one that traced bounds fix.
       lower: their bounds, shape ``[N]``.
       upper: likewise.
+      whole: which are whole numbers, shape ``[N]``.
     """
 
     origin: jax.Array
     unit: jax.Array
     lower: jax.Array
     upper: jax.Array
+    whole: jax.Array
 
     @property
     def offset(self) -> jax.Array:
@@ -53,6 +56,7 @@ class Coordinates(NamedTuple):
       x0: the start, a pytree.
       moves: which of its leaves are searched, booleans like ``x0``.
       within: the bounds.
+      integers: which coordinates are whole numbers, booleans or arrays of these.
       space: of the coordinates that are searched.
       places: which they are among the numbers of ``x0``, shape ``[N]``.
     """
@@ -60,6 +64,7 @@ class Coordinates(NamedTuple):
     x0: PyTree
     moves: PyTree
     within: Box
+    integers: PyTree
     space: Space
     places: np.ndarray
 
@@ -69,16 +74,18 @@ class Coordinates(NamedTuple):
         return len(self.places)
 
     def point(self, u: jax.Array) -> PyTree:
-        """The x at ``u``, shape ``[N]``, reflected into the bounds."""
+        """The x at ``u``, shape ``[N]``, reflected into the bounds, and rounded."""
         flat, restored = _raveled(moving(self.x0, self.moves))
         moved = (self.space.origin + self.space.unit * u).astype(flat.dtype)
         # The start is itself, whatever the precision of the sum.
         moved = jnp.where(u == 0, flat[self.places], moved)
         moved = restored(flat.at[self.places].set(moved))
-        return into(self.within, whole(self.x0, moved))
+        return rounded(self.integers, into(self.within, whole(self.x0, moved)))
 
 
-def coordinates(x0: PyTree, moves: PyTree, within: Box, sigma: PyTree) -> Coordinates:
+def coordinates(
+    x0: PyTree, moves: PyTree, within: Box, sigma: PyTree, integers: PyTree
+) -> Coordinates:
     """Those of ``x0``, less those that bounds fix where these are known.
 
     Args:
@@ -86,6 +93,7 @@ def coordinates(x0: PyTree, moves: PyTree, within: Box, sigma: PyTree) -> Coordi
       moves: which leaves are searched.
       within: the bounds.
       sigma: σ of each coordinate, a pytree like ``x0``.
+      integers: which coordinates are whole numbers, likewise.
     """
 
     def flat(tree):
@@ -123,8 +131,9 @@ def coordinates(x0: PyTree, moves: PyTree, within: Box, sigma: PyTree) -> Coordi
     space = Space(
         origin.astype(dtype)[places],
         *(flat(tree).astype(dtype)[places] for tree in parts),
+        whole=flat(integers)[places] > 0,
     )
-    return Coordinates(x0, moves, within, space, places)
+    return Coordinates(x0, moves, within, integers, space, places)
 
 
 def _is_complex(x: Any) -> bool:

@@ -1,6 +1,7 @@
 """The superposition of a search: a normal distribution, collapsed to two moments.
 
-Candidates are u_k = m + σ y_k with y_k ~ 𝒩(0, C). Exponential weights p_k of their
+Candidates are u_k = m + σ y_k with y_k ~ 𝒩(0, C), wider where a least spread is asked
+for. Exponential weights p_k of their
 ranks (Eq 16) give the expected displacement (Eq 2), and the expected second moment in
 the same way; step size and learning rates are those of CMA-ES (Hansen, *The CMA
 Evolution Strategy: A Tutorial*, 2016) with μ_eff = 1/Σ p². C keeps its determinant: how
@@ -36,6 +37,8 @@ class Gaussian(NamedTuple):
       path: of m in units of σ, shape ``[N]``: correlated steps lengthen it.
       path_sigma: the same in units in which C is the identity.
       age: steps since it began.
+      least: what its standard deviations are at least, whatever σ and C, shape ``[N]``;
+        0 where there is no bound.
     """
 
     mean: jax.Array
@@ -45,6 +48,7 @@ class Gaussian(NamedTuple):
     path: jax.Array
     path_sigma: jax.Array
     age: jax.Array
+    least: jax.Array
 
 
 class Moments(NamedTuple):
@@ -151,7 +155,20 @@ def begun(kind: Kind, mean: jax.Array, sigma: jax.Array) -> Gaussian:
     identity = kind.identity(mean.size, mean.dtype)
     still = jnp.zeros_like(mean)
     age = jnp.zeros((), jnp.int32)
-    return Gaussian(mean, sigma, identity, identity, still, still, age)
+    return Gaussian(mean, sigma, identity, identity, still, still, age, still)
+
+
+def displacement(kind: Kind, gaussian: Gaussian, z: jax.Array) -> jax.Array:
+    """σ A √C z of a standard normal z, where A widens what is too narrow.
+
+    A_j = max(1, s_j / σ √C_jj), with the least standard deviations s. C and σ do not
+    know of it, so that they adapt as if it were not there.
+    """
+    variances = kind.variances(gaussian.covariance)
+    rounding = jnp.finfo(variances.dtype).eps * jnp.max(variances)
+    spreads = gaussian.sigma * jnp.sqrt(jnp.maximum(variances, rounding))
+    widened = jnp.maximum(1, gaussian.least / spreads)
+    return widened * (gaussian.sigma * kind.spread(gaussian.root, z))
 
 
 def weights(log_p: jax.Array, known: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -200,7 +217,7 @@ def collapsed(
       p: as in ``moments``, of all.
       w: likewise.
     """
-    mean, sigma, covariance, root, path, path_sigma, age = gaussian
+    mean, sigma, covariance, root, path, path_sigma, age, least = gaussian
     size = mean.size
     rate = rates(kind, size, 1 / jnp.sum(p**2))
     step = kind.spread(root, found.first)
@@ -240,9 +257,8 @@ def collapsed(
         covariance,
         path,
     )
-    return Gaussian(
-        mean + gaussian.sigma * step, sigma, covariance, root, path, path_sigma, age
-    )
+    mean = mean + displacement(kind, gaussian, found.first)
+    return Gaussian(mean, sigma, covariance, root, path, path_sigma, age, least)
 
 
 def tempered(kind: Kind, size: int, p: jax.Array, w: jax.Array) -> jax.Array:

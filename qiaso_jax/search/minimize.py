@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import reprlib
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -17,12 +18,13 @@ from qiaso_jax.search import adaptive, on_host, stopping
 from qiaso_jax.search.bounds import box, num_free, projected, spread
 from qiaso_jax.search.coordinates import coordinates
 from qiaso_jax.search.covariance import DIAGONAL, FULL, Kind
+from qiaso_jax.search.integers import tightened, which
 from qiaso_jax.search.method import run
 from qiaso_jax.search.on_host import Caught, Workers
 from qiaso_jax.search.plan import Plan, default_candidates, largest
 from qiaso_jax.search.result import MinimizeResult
 from qiaso_jax.search.start import start
-from qiaso_jax.search.state import begun, resumed
+from qiaso_jax.search.state import SearchState, begun, resumed
 from qiaso_jax.search.steps import SLOW_RATE, Problem
 from qiaso_jax.search.steps import method as annealing
 from qiaso_jax.words import two_words
@@ -39,12 +41,16 @@ def minimize(
     args: tuple[Any, ...] = (),
     sigma: Any = None,
     bounds: tuple[Any, Any] | None = None,
+    integers: Any = None,
+    constraint: Callable[..., Any] | None = None,
     covariance: Literal["auto", "full", "diagonal"] | None = "auto",
     restarts: int | None = None,
     num_candidates: int | None = None,
     target: float | None = None,
     workers: Workers | None = None,
-    resume: MinimizeResult | None = None,
+    vectorized: bool = False,
+    max_seconds: float | None = None,
+    resume: MinimizeResult | SearchState | None = None,
     key: Any = 0,
     callback: Callable[[MinimizeResult], Any] | None = None,
 ) -> MinimizeResult:
@@ -88,6 +94,15 @@ def minimize(
         of these, ±inf where there is none. Candidates beyond a bound are reflected into
         the box. Where the two are equal, the coordinate is fixed, and not searched,
         whatever ``x0`` has there.
+      integers: which coordinates are whole numbers: a boolean, an array, or a pytree
+        prefix of ``x0`` of these. ``fun`` sees them rounded, and their bounds are.
+        The standard deviation of each stays so wide that a candidate leaves the present
+        integer with a probability of 1/(N K) (Hamano et al. 2022).
+      constraint: ``constraint(x, *args)``, a number or an array, at most 0 where it is
+        met. Candidates that meet it are better than all others, which are compared by
+        the sum of what is above 0 (Deb 2000); let its entries be of one scale. What
+        ``fun`` is where it is violated does not matter; with ``workers`` it is not
+        called there.
       covariance: ``"full"``, ``"diagonal"``, or ``"auto"``: full for up to 200
         coordinates. ``None`` for one annealed search without covariance or restarts, on
         pairs of candidates,
@@ -108,10 +123,17 @@ def minimize(
         (``multiprocessing.Pool().map``): points are then of NumPy in double precision,
         and so is the search, whatever JAX is configured to; an exception is a missing
         value.
-      resume: a result of an earlier call with the same ``x0``, ``sigma`` and
-        ``bounds``: the search goes on from its state, whatever ``key``, until
-        ``max_evaluations`` with those before. ``history`` is that of the further steps.
-        One that ``callback`` has ended goes on as if it had not been.
+      vectorized: whether ``fun`` is a function of many points at once that JAX does
+        not trace: ``x`` has a leading axis K, which changes from run to run, and
+        ``fun`` returns ``[K]``, NaN for a missing value, and ``constraint`` ``[K]`` or
+        ``[K, ...]``. Points are as with ``workers``; exceptions are the caller's.
+      max_seconds: with ``workers`` or ``vectorized=True``, the search ends after the
+        step in which so many have passed.
+      resume: a result, or the ``state`` of one, of an earlier call with the same
+        ``x0``, ``sigma``, ``bounds`` and ``integers``: the search goes on from there,
+        whatever ``key``, until ``max_evaluations`` with those before. ``history`` is
+        that of the further steps. One that ``callback`` or time has ended goes on as if
+        it had not been.
       key: seed or PRNG key.
       callback: called after every step with the ``MinimizeResult`` so far, whose
         ``history`` is of that step alone; the search ends if it returns something true
@@ -120,8 +142,8 @@ def minimize(
     Returns:
       A ``MinimizeResult``. With the same arguments it is the same, bit by bit. Every
       call compiles anew, as ``fun`` may close over what has changed; with ``workers``
-      only the first of as many coordinates and evaluations does. Without
-      ``callback`` and ``workers``, ``minimize`` may be called under ``jax.jit`` and
+      only the first of as many coordinates and evaluations does. Without ``callback``,
+      ``workers`` and ``vectorized``, ``minimize`` may be called under ``jax.jit`` and
       ``jax.vmap``, for instance over ``x0``, ``sigma``, ``args`` and ``key``. Values
       that are traced are then not checked: an x0 beyond the bounds starts from the
       point of the box next to it, and N counts coordinates that traced bounds fix.
@@ -132,7 +154,8 @@ def minimize(
       TypeError: if an argument has the wrong type, ``fun`` cannot be traced or returns
         no real floating number, or there is a ``callback`` under ``jax.jit``.
       ValueError: if an argument is out of its range, bounds cross or fix everything,
-        ``x0`` is outside of them, or there is neither ``sigma`` nor finite bounds.
+        ``x0`` is outside of them, there is neither ``sigma`` nor finite bounds, or one
+        argument does not go with another.
       RuntimeError: with ``workers``, if ``fun`` fails on all of the first candidates.
 
     Warns:
@@ -155,6 +178,22 @@ def minimize(
       ...     simulator, np.zeros(2), sigma=1.0, max_evaluations=1_000, workers=map)
       >>> print(result.x.round(2))
       [3. 3.]
+
+      The point of a half-plane next to the origin, and the same among whole numbers:
+
+      >>> def fun(x):
+      ...     return jnp.sum(x**2)
+      >>> given = {"sigma": 1.0, "max_evaluations": 2_000}
+      >>> def constraint(x):
+      ...     return 3.0 - x[0] - x[1]
+      >>> result = qiaso_jax.minimize(
+      ...     fun, jnp.zeros(2), constraint=constraint, **given)
+      >>> print(result.x.round(2), result.violation)
+      [1.5 1.5] 0.0
+      >>> result = qiaso_jax.minimize(
+      ...     fun, jnp.zeros(2), constraint=constraint, integers=True, **given)
+      >>> print(result.fun)
+      5.0
     """
     if not callable(fun):
         raise TypeError(f"fun must be a function x -> scalar, got {fun!r}.")
@@ -162,16 +201,38 @@ def minimize(
         raise TypeError(f"callback must be a function or None, got {callback!r}.")
     if workers is not None and not callable(workers):
         raise TypeError(f"workers must be a function like map, got {workers!r}.")
+    if constraint is not None and not callable(constraint):
+        raise TypeError(
+            "constraint must be a function x -> numbers that are at most 0 where it is "
+            f"met, or None; got {constraint!r}."
+        )
+    if not isinstance(vectorized, bool):
+        raise TypeError(f"vectorized must be a boolean, got {vectorized!r}.")
+    if vectorized and workers is not None:
+        raise ValueError(
+            "workers must be None with vectorized=True, as fun gets all points at "
+            f"once; got {workers!r}."
+        )
     if not isinstance(args, tuple):
         raise TypeError(f"args must be a tuple, got {args!r}.")
     given = jax.tree.leaves((x0, sigma, bounds, args, key, target, resume))
     is_traced = any(isinstance(leaf, Tracer) for leaf in given)
-    for name, value in (("callback", callback), ("workers", workers)):
-        if is_traced and value is not None:
-            raise TypeError(
-                f"{name} must be None under jax.jit and jax.vmap, which do not run "
-                f"step by step; got {value!r}."
-            )
+    if is_traced:
+        _refuse(
+            TypeError,
+            "under jax.jit and jax.vmap, which do not run step by step",
+            callback=callback,
+            workers=workers,
+            vectorized=vectorized,
+        )
+    workers = on_host.at_once if vectorized else workers
+    if max_seconds is not None:
+        _arguments.scalar("max_seconds", max_seconds, above=0)
+    if max_seconds is not None and workers is None:
+        raise ValueError(
+            "max_seconds must be None without workers or vectorized=True, as JAX runs "
+            f"a search as one program, which a callback can end; got {max_seconds!r}."
+        )
     on_workers = None
     if workers is not None:
         on_workers = on_host.in_precision_of_caller(on_host.listed(workers))
@@ -179,7 +240,8 @@ def minimize(
         callback = on_host.in_precision_of_caller(callback)
     with contextlib.nullcontext() if workers is None else jax.enable_x64(True):
         x0 = start(x0 if workers is None else _doubles(x0))
-        within = box(bounds, x0)
+        whole = which(False if integers is None else integers, x0)
+        within = tightened(whole, box(bounds, x0))
         size = num_free(within, x0)
         sigma = spread(sigma, within, x0)
         if target is not None:
@@ -191,13 +253,16 @@ def minimize(
         target = -math.inf if target is None else target
         target = target if isinstance(target, Tracer) else float(target)
         moved, begin = moves(x0, None), projected(within, x0)
-        if kind is None and resume is not None:
-            raise ValueError("resume must be None with covariance=None.")
-        if kind is None and workers is not None:
-            raise ValueError(
-                f"workers must be None with covariance=None, got {workers!r}."
-            )
         if kind is None:
+            _refuse(
+                ValueError,
+                "with covariance=None",
+                resume=resume,
+                vectorized=vectorized,
+                workers=workers,
+                constraint=constraint,
+                integers=integers,
+            )
             problem = Problem(
                 fun,
                 within,
@@ -208,7 +273,7 @@ def minimize(
             )
             method = annealing(problem, begin, sigma, num_candidates, size, key)
         else:
-            where = coordinates(begin, moved, within, sigma)
+            where = coordinates(begin, moved, within, sigma, whole)
             plan = Plan(
                 kind,
                 size=where.size,
@@ -220,14 +285,24 @@ def minimize(
                 target=target,
             )
             if resume is None:
-                before = begun(plan, _two_words(key))
+                before = begun(plan, where.space, _two_words(key))
             else:
-                before = resumed(plan, resume)
+                before = resumed(plan, where.space, resume)
             if on_workers is not None:
-                fun = Caught(fun, args)
-                return on_host.run(plan, where, before, fun, on_workers, callback)
-            method = adaptive.method(plan, fun, where, before)
+                fun = Caught(fun, args, constraint)
+                return on_host.run(
+                    plan, where, before, fun, on_workers, callback, max_seconds
+                )
+            method = adaptive.method(plan, fun, constraint, where, before)
         return run(method, tuple(args), callback)
+
+
+def _refuse(error: type[Exception], where: str, **arguments: Any) -> None:
+    """Raises ``error`` of the first argument that is given."""
+    for name, value in arguments.items():
+        if value is not None and value is not False:
+            without = False if isinstance(value, bool) else None
+            raise error(f"{name} must be {without} {where}; got {reprlib.repr(value)}.")
 
 
 def _doubles(x0: PyTree) -> PyTree:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 
 from qiaso_jax._arguments import PyTree
 from qiaso_jax.losses import real_numbers
-from qiaso_jax.search import adaptive
+from qiaso_jax.search import adaptive, feasibility
 from qiaso_jax.search.coordinates import Coordinates
 from qiaso_jax.search.method import Callback, wants_to_stop
 from qiaso_jax.search.plan import Plan
@@ -36,20 +37,37 @@ class Failed(NamedTuple):
     reason: str
 
 
+class Infeasible(NamedTuple):
+    """In the place of a value where the constraint is violated.
+
+    Attributes:
+      violation: above 0.
+    """
+
+    violation: float
+
+
 class Caught(NamedTuple):
     """A function whose exceptions are values; it can be pickled if the function can.
 
     Attributes:
       fun: the function of x and further arguments.
       args: these.
+      constraint: another function of the same arguments, or ``None``.
     """
 
     fun: Callable[..., Any]
     args: tuple[Any, ...]
+    constraint: Callable[..., Any] | None = None
 
-    def __call__(self, x: PyTree) -> float | Failed:
+    def __call__(self, x: PyTree) -> float | Infeasible | Failed:
         """The value at ``x``."""
         try:
+            if self.constraint is not None:
+                found = self.constraint(x, *self.args)
+                violation = float(feasibility.violation(found, np))
+                if violation != 0:
+                    return Infeasible(violation)
             return float(real_numbers([self.fun(x, *self.args)])[0])
         except Exception as error:
             return Failed(f"{type(error).__name__}: {error}")
@@ -62,6 +80,7 @@ def run(
     fun: Caught,
     workers: Callable[..., list[Any]],
     callback: Callback | None,
+    max_seconds: float | None,
 ) -> MinimizeResult:
     """The result of a search whose candidates ``workers`` evaluate.
 
@@ -71,26 +90,67 @@ def run(
     """
     points = jax.jit(jax.vmap(where.point))
     reports = []
+    until = math.inf if max_seconds is None else monotonic() + max_seconds
     while state.status == MinimizeStatus.RUNNING:
         number = int(state.run.candidates)
         parts = [_asked(plan, state, i) for i in range(number // plan.least)]
         candidates = [x for part in parts for x in _listed(points(part))]
         found = _measured(fun, workers, candidates, is_first=int(state.step) == 0)
-        values = np.pad(found, (0, plan.most - number), constant_values=math.nan)
-        values = jnp.asarray(values, plan.dtype)
-        state = _told(plan, where.space, state, values, EPSILON)
+        beyond = ((0, 0), (0, plan.most - number))
+        found = np.pad(found, beyond, constant_values=math.nan)
+        values, violations = jnp.asarray(found, plan.dtype)
+        if fun.constraint is None:
+            violations = None
+        state = _told(plan, where.space, state, values, EPSILON, violations)
         reports.append(state.info)
+        if state.status == MinimizeStatus.RUNNING and monotonic() >= until:
+            state = _ended(state, MinimizeStatus.TIME_SPENT)
         if callback is None:
             continue
         if wants_to_stop(callback, _result(where, state, reports[-1:])):
-            stopped = int(MinimizeStatus.STOPPED_BY_CALLBACK)
-            state = state._replace(status=jnp.asarray(stopped, jnp.int32))
+            state = _ended(state, MinimizeStatus.STOPPED_BY_CALLBACK)
     return _result(where, state, reports)
 
 
 def listed(workers: Workers) -> Callable[..., list[Any]]:
     """``workers`` that are done when they return."""
     return lambda fun, points: list(workers(fun, points))
+
+
+def at_once(fun: Any, points: Iterable[PyTree]) -> list[Any]:
+    """Workers that call a function of many points once; exceptions are the caller's.
+
+    Args:
+      fun: a ``Caught`` function of points with a leading axis.
+      points: one by one.
+
+    Raises:
+      TypeError: if ``fun`` returns no real numbers.
+      ValueError: if ``fun`` or the constraint returns other than one for each point.
+    """
+    points = list(points)
+    x = jax.tree.map(lambda *parts: np.stack(parts), *points)
+    values = np.asarray(fun.fun(x, *fun.args))
+    if values.shape != (len(points),):
+        raise ValueError(
+            f"fun must return an array of shape ({len(points)},) with vectorized=True, "
+            f"one value for each point; got shape {values.shape}."
+        )
+    values = real_numbers(values)
+    if fun.constraint is None:
+        return values
+    found = np.asarray(fun.constraint(x, *fun.args))
+    if found.shape[:1] != (len(points),):
+        raise ValueError(
+            "constraint must return an array whose first axis is of length "
+            f"{len(points)} with vectorized=True, one row for each point; got shape "
+            f"{found.shape}."
+        )
+    violations = [float(feasibility.violation(row, np)) for row in found]
+    return [
+        Infeasible(violation) if violation != 0 else value
+        for value, violation in zip(values, violations, strict=True)
+    ]
 
 
 def in_precision_of_caller(fun: Callable[..., Any]) -> Callable[..., Any]:
@@ -105,6 +165,10 @@ def in_precision_of_caller(fun: Callable[..., Any]) -> Callable[..., Any]:
             return fun(*args)
 
     return called
+
+
+def _ended(state: SearchState, status: MinimizeStatus) -> SearchState:
+    return state._replace(status=jnp.asarray(int(status), jnp.int32))
 
 
 def _result(
@@ -141,7 +205,7 @@ def _measured(
     candidates: list[PyTree],
     is_first: bool,
 ) -> np.ndarray:
-    """Their values; NaN where ``fun`` has failed."""
+    """Their values and their violations, NaN where unknown; shape ``[2, K]``."""
     found = workers(fun, candidates)
     if len(found) != len(candidates):
         raise ValueError(
@@ -150,5 +214,14 @@ def _measured(
         )
     failed = [value for value in found if isinstance(value, Failed)]
     if is_first and len(failed) == len(found):
-        raise RuntimeError(f"fun fails wherever it is called: {failed[0].reason}")
-    return np.array([math.nan if isinstance(v, Failed) else v for v in found], float)
+        name = "fun" if fun.constraint is None else "constraint, or fun,"
+        raise RuntimeError(f"{name} fails wherever it is called: {failed[0].reason}")
+    return np.array([_value_and_violation(each) for each in found], float).T
+
+
+def _value_and_violation(found: float | Infeasible | Failed) -> tuple[float, float]:
+    if isinstance(found, Failed):
+        return math.nan, math.nan
+    if isinstance(found, Infeasible):
+        return math.nan, found.violation
+    return found, 0.0

@@ -89,13 +89,15 @@ class Run(NamedTuple):
         tells how it has fared, and −1 thereafter, and in runs that do not.
       limit: evaluations that it may have, int32.
       spent: that it had, int32.
-      best: its least value.
+      best: its least merit: value, or violation before a candidate was feasible.
       gained: ``spent`` when it was found.
       scale: largest difference of finite values in its first step; 0 before it.
       recent: the least values of its last steps, shape ``[W]``, NaN before there are.
       sigma: σ at its start, a scalar.
       flat: how many steps in a row three of four candidates had the least value, or
         none had any.
+      worst: the greatest value of a feasible candidate, in the last step that had one;
+        ``inf`` before.
     """
 
     arm: jax.Array
@@ -109,6 +111,17 @@ class Run(NamedTuple):
     recent: jax.Array
     sigma: jax.Array
     flat: jax.Array
+    worst: jax.Array
+
+    @property
+    def is_feasible(self) -> jax.Array:
+        """Whether a candidate was."""
+        return jnp.isfinite(self.worst)
+
+    @property
+    def value(self) -> jax.Array:
+        """Its least value, ``inf`` if no candidate was feasible."""
+        return jnp.where(self.is_feasible, self.best, jnp.inf)
 
 
 class Arms(NamedTuple):
@@ -162,6 +175,7 @@ def first_run(least: int, size: int, dtype: Any) -> Run:
         recent=jnp.full(window(size, least), jnp.nan, dtype),
         sigma=jnp.ones((), dtype),
         flat=none,
+        worst=jnp.asarray(jnp.inf, dtype),
     )
 
 
@@ -223,9 +237,10 @@ def ended(
     size = gaussian.mean.size
     finite = jnp.isfinite(values)
     lowest = jnp.min(run.recent)
-    highest = jnp.maximum(
-        jnp.max(values, where=finite, initial=-jnp.inf), jnp.max(run.recent)
-    )
+    # Those that leave an integer, on which the others agree, always differ.
+    leaves = jnp.any(gaussian.least > 0)
+    highest = jnp.max(values, where=finite & ~leaves, initial=-jnp.inf)
+    highest = jnp.maximum(highest, jnp.max(run.recent))
     apart, unit = highest - lowest, jnp.minimum(run.scale, 1)
     least = jnp.maximum(
         unit * _resolution(values.dtype), 4 * epsilon * jnp.abs(run.best)
@@ -236,7 +251,7 @@ def ended(
     narrow = jnp.all(spreads < jnp.maximum(NARROW * run.sigma, rounding))
     spread = jnp.max(spreads)
     narrow |= (spread < DIGITS * run.sigma) & (apart < DIGITS * unit)
-    is_flat = run.flat >= FLAT
+    is_flat = run.flat >= jnp.where(leaves, run.recent.size, FLAT)
     converged = (one_value | narrow) & (run.annealing < 0) | is_flat & (run.scale > 0)
     patience = 100 * run.candidates + 100 * size**1.5
     stagnant = run.spent - run.gained > patience.astype(jnp.int32)
@@ -246,11 +261,11 @@ def ended(
     has_cooled = before.annealing == 0
     larger = _annealed_candidates(plan, arms.runs[ANNEALED] + 1)
     follows = (_affordable(plan, larger, left) > 0) & (arms.runs[ANNEALED] == 0)
-    follows &= _is_ahead(arms, run.best)
-    lost = has_cooled & (follows | (run.best >= jnp.min(arms.best)))
+    follows &= _is_ahead(arms, run.value)
+    lost = has_cooled & (follows | (run.value >= jnp.min(arms.best)))
     others = is_flat | (stagnant & (run.annealing < 0))
     behind = run.best - jnp.min(arms.best) > BEHIND * apart
-    lost |= behind & (run.annealing < 0)
+    lost |= behind & run.is_feasible & (run.annealing < 0)
     spent = run.spent >= run.limit
     return converged, converged | others | wide | broken | lost | spent
 
@@ -280,13 +295,13 @@ def counted(arms: Arms, run: Run, converged: jax.Array) -> Arms:
     """With one more run that has ended."""
     best = jnp.min(arms.best)
     near = 1e3 * _resolution(run.best.dtype) * jnp.maximum(1, jnp.abs(best))
-    is_better = run.best < best - near
-    is_same = converged & (run.best <= best + near)
+    is_better = run.value < best - near
+    is_same = converged & run.is_feasible & (run.value <= best + near)
     return Arms(
         spent=arms.spent.at[run.arm].add(run.spent),
         runs=arms.runs.at[run.arm].add(1),
-        best=arms.best.at[run.arm].min(run.best),
-        scale=jnp.where(arms.scale > 0, arms.scale, run.scale),
+        best=arms.best.at[run.arm].min(run.value),
+        scale=jnp.where(arms.scale > 0, arms.scale, run.scale * run.is_feasible),
         last_large=jnp.where(run.arm == LARGE, run.spent, arms.last_large),
         again=jnp.where(is_better, 0, arms.again) + is_same,
     )

@@ -23,6 +23,9 @@ class MinimizeStatus(enum.IntEnum):
       RUNNING: −4. What the callback sees until the search ends.
       RESTARTS_SPENT: −5. A run has ended without any gain for long, and ``restarts``
         allows no other.
+      TIME_SPENT: −7. ``max_seconds`` have passed.
+      INFEASIBLE: −6. The budget is spent, and no point with a finite value met the
+        constraint.
 
     Examples:
       >>> from qiaso_jax import MinimizeStatus
@@ -47,6 +50,8 @@ class MinimizeStatus(enum.IntEnum):
     STOPPED_BY_CALLBACK = -3, "The callback ended the search."
     RUNNING = -4, "The search is running."
     RESTARTS_SPENT = -5, "No restart is left."
+    TIME_SPENT = -7, "The time is spent."
+    INFEASIBLE = -6, "No point with a finite value meets the constraint."
 
 
 class MinimizeResult(NamedTuple):
@@ -57,12 +62,14 @@ class MinimizeResult(NamedTuple):
 
     Attributes:
       x: the best point that was evaluated, ``x0`` included; a pytree like ``x0``.
-      fun: its value; ``inf`` if none was finite.
+      fun: its value; ``inf`` if none was finite, or no point met the constraint.
+      violation: the sum of its violations of the constraint, 0 if there is none;
+        ``inf`` if none was known.
       mean: the centre of the superposition, where the candidates around it had the
         least values on average, within the bounds, a pytree like ``x0``; with
         ``covariance=None`` at the end. Its value was not measured. Where ``fun`` is
         noisy, ``fun`` of the result is that of the luckiest sample, and ``mean``, which
-        averages over many, is the better point.
+        averages over many, is the better point. It may violate the constraint.
       nfev: number of evaluations of the function, int32.
       nit: number of steps, int32.
       status: a ``MinimizeStatus`` as an int32.
@@ -75,6 +82,7 @@ class MinimizeResult(NamedTuple):
 
     x: PyTree
     fun: jax.Array
+    violation: jax.Array
     mean: PyTree
     nfev: jax.Array
     nit: jax.Array

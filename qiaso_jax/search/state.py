@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from qiaso_jax.search import covariance, restarts
+from qiaso_jax.search import covariance, integers, restarts
+from qiaso_jax.search.coordinates import Space
 from qiaso_jax.search.covariance import Gaussian
 from qiaso_jax.search.plan import Plan
 from qiaso_jax.search.restarts import Arms, Run
@@ -21,6 +22,7 @@ class SearchInfo(NamedTuple):
       effective_candidates: 1/Σ p².
       num_candidates: K.
       num_nonfinite: candidates whose value was NaN or infinite.
+      num_infeasible: candidates that violated the constraint.
       sigma: σ, in units of the first one.
       axis_ratio: of the longest to the shortest standard deviation along a coordinate.
       run: number of the run, from 0.
@@ -32,6 +34,7 @@ class SearchInfo(NamedTuple):
     effective_candidates: jax.Array
     num_candidates: jax.Array
     num_nonfinite: jax.Array
+    num_infeasible: jax.Array
     sigma: jax.Array
     axis_ratio: jax.Array
     run: jax.Array
@@ -52,6 +55,8 @@ class SearchState(NamedTuple):
       arms: the runs before.
       best: the best point so far, shape ``[N]``.
       best_value: its value; ``inf`` before the first finite one.
+      violation: its violation of the constraint, 0 for none; ``inf`` before any is
+        known.
       level: mean value of the candidates of a run, over the last ten steps or so.
       mean: of the superposition where ``level`` was least, shape ``[N]``.
       mean_level: that level.
@@ -69,6 +74,7 @@ class SearchState(NamedTuple):
     arms: Arms
     best: jax.Array
     best_value: jax.Array
+    violation: jax.Array
     level: jax.Array
     mean: jax.Array
     mean_level: jax.Array
@@ -78,21 +84,25 @@ class SearchState(NamedTuple):
     info: SearchInfo
 
 
-def begun(plan: Plan, key: jax.Array) -> SearchState:
+def begun(plan: Plan, space: Space, key: jax.Array) -> SearchState:
     """Before the first step, around 0, with a spread of 1."""
     dtype = plan.dtype
     none = jnp.zeros((), jnp.int32)
     mean = jnp.zeros(plan.size, dtype)
     number, no = jnp.zeros((), dtype), jnp.asarray(False)
+    gaussian = covariance.begun(plan.kind, mean, jnp.ones((), dtype))
+    least = integers.least_spread(plan.size, plan.least)
+    unit = jnp.where(space.unit > 0, space.unit, jnp.inf)
     return SearchState(
         key=key,
         step=none,
         spent=none,
-        gaussian=covariance.begun(plan.kind, mean, jnp.ones((), dtype)),
+        gaussian=gaussian._replace(least=jnp.where(space.whole, least / unit, 0)),
         run=restarts.first_run(plan.least, plan.size, dtype),
         arms=restarts.no_arms(dtype),
         best=mean,
         best_value=jnp.asarray(jnp.inf, dtype),
+        violation=jnp.asarray(jnp.inf, dtype),
         level=jnp.asarray(jnp.nan, dtype),
         mean=mean,
         mean_level=jnp.asarray(jnp.inf, dtype),
@@ -100,25 +110,26 @@ def begun(plan: Plan, key: jax.Array) -> SearchState:
         differed=no,
         status=jnp.asarray(int(MinimizeStatus.RUNNING), jnp.int32),
         info=SearchInfo(
-            *(number, number, number, none, none, number, number, none, none)
+            *(number, number, number, none, none, none, number, number, none, none)
         ),
     )
 
 
-def resumed(plan: Plan, resume: Any) -> SearchState:
-    """The state of an earlier result, to go on from.
+def resumed(plan: Plan, space: Space, resume: Any) -> SearchState:
+    """The state of an earlier result, or one itself, to go on from.
 
     Raises:
-      TypeError: if ``resume`` is none of a search with a covariance.
+      TypeError: if ``resume`` is neither a result of a search with a covariance nor
+        its state.
       ValueError: if it is of other coordinates or another kind of covariance.
     """
-    state = getattr(resume, "state", None)
+    state = getattr(resume, "state", resume)
     if not isinstance(state, SearchState):
         raise TypeError(
-            "resume must be a result of minimize with a covariance, got "
+            "resume must be a result of minimize with a covariance, or its state, got "
             f"{type(resume).__name__}."
         )
-    expected = jax.eval_shape(lambda: begun(plan, jnp.zeros(2, jnp.uint32)))
+    expected = jax.eval_shape(lambda: begun(plan, space, jnp.zeros(2, jnp.uint32)))
     shapes, wanted = (
         [(x.shape, x.dtype) for x in jax.tree.leaves(tree.gaussian)]
         for tree in (state, expected)
@@ -141,6 +152,7 @@ def status(plan: Plan, state: SearchState) -> jax.Array:
     cases = {
         MinimizeStatus.TARGET_REACHED: state.best_value <= plan.target,
         MinimizeStatus.RUNNING: affords & has_runs & ~is_found,
+        MinimizeStatus.INFEASIBLE: (state.violation > 0) & (state.violation < jnp.inf),
         MinimizeStatus.NO_FINITE_VALUE: ~jnp.isfinite(state.best_value),
         MinimizeStatus.FLAT: ~state.differed,
         MinimizeStatus.CONVERGED: state.has_converged,

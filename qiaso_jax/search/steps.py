@@ -132,6 +132,7 @@ def method(
         return MinimizeResult(
             x=carry.best_x,
             fun=carry.best_value,
+            violation=jnp.where(jnp.isfinite(carry.best_value), 0.0, jnp.inf),
             mean=carry.x,
             nfev=num_candidates * carry.state.step,
             nit=jnp.array(carry.state.step),  # its own buffer, if all are donated

@@ -6,12 +6,14 @@ import pytest
 from qiaso_jax._trees import moves
 from qiaso_jax.search.bounds import box, spread
 from qiaso_jax.search.coordinates import REACH, coordinates
+from qiaso_jax.search.integers import which
 
 
 def of(x0, bounds=None, sigma=1.0):
     x0 = jax.tree.map(jnp.asarray, x0)
     within = box(bounds, x0)
-    return coordinates(x0, moves(x0, None), within, spread(sigma, within, x0))
+    spreads = spread(sigma, within, x0)
+    return coordinates(x0, moves(x0, None), within, spreads, which(False, x0))
 
 
 def test_a_vector_in_units_of_sigma():
