@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +12,14 @@ import jax.numpy as jnp
 from qiaso_jax import amplitudes
 from qiaso_jax.evaluation import checked_losses
 from qiaso_jax.search import covariance, feasibility, restarts
-from qiaso_jax.search.coordinates import Coordinates, Space
+from qiaso_jax.search.coordinates import Coordinates, Outline, Space, outlined
 from qiaso_jax.search.covariance import Gaussian, Moments
-from qiaso_jax.search.method import Method
+from qiaso_jax.search.method import Method, traceable
 from qiaso_jax.search.plan import Plan
 from qiaso_jax.search.restarts import Run
 from qiaso_jax.search.result import MinimizeResult
 from qiaso_jax.search.state import SearchInfo, SearchState, status
+from qiaso_jax.search.traced import Traced, traced
 
 ETA = 5.0
 """η of the exponential weights of centred ranks,"""
@@ -34,11 +36,55 @@ FADING = 0.1
 SORTED = 512
 """So many values are sorted in no time."""
 
+_STATUS, _INFO = attrgetter("status"), attrgetter("info")
+
+
+class Operands(NamedTuple):
+    """What a step takes beside the state.
+
+    Attributes:
+      arrays: of the coordinates that are searched.
+      constants: that the function closes over.
+      args: its further arguments.
+      target: a value that is good enough.
+    """
+
+    arrays: list[Any]
+    constants: list[Any]
+    args: tuple[Any, ...]
+    target: Any
+
+
+class Step(NamedTuple):
+    """A step of a search, equal to one of another search that is compiled alike.
+
+    Attributes:
+      plan: of the search, but for its target.
+      measured: ``(x, args)`` -> value and violation.
+      outline: of the coordinates that are searched.
+    """
+
+    plan: Plan
+    measured: Traced
+    outline: Outline
+
+    def __call__(self, state: SearchState, operands: Operands) -> SearchState:
+        """The state after it."""
+        plan = self.plan._replace(target=operands.target)
+        where = self.outline.filled(operands.arrays)
+
+        def measured(u):
+            return self.measured(operands.constants, where.point(u), operands.args)
+
+        values, violations, epsilon = evaluated(plan, state, measured)
+        return told(plan, where.space, state, values, epsilon, violations)
+
 
 def method(
     plan: Plan,
     fun: Callable[..., Any],
     constraint: Callable[..., Any] | None,
+    args: tuple[Any, ...],
     where: Coordinates,
     before: SearchState,
 ) -> Method:
@@ -48,27 +94,28 @@ def method(
       plan: of the search.
       fun: the function.
       constraint: another, of the same arguments.
+      args: these, but for x.
       where: the coordinates that are searched.
       before: the first step.
     """
 
-    def step(state, args):
-        def measured(u):
-            x = where.point(u)
-            value = checked_losses(fun(x, *args), (), "fun")
-            if constraint is None:
-                return value, None
-            return value, feasibility.violation(constraint(x, *args))
+    def measured(x, args):
+        value = checked_losses(fun(x, *args), (), "fun")
+        if constraint is None:
+            return value, None
+        return value, feasibility.violation(constraint(x, *args))
 
-        values, violations, epsilon = evaluated(plan, state, measured)
-        return told(plan, where.space, state, values, epsilon, violations)
-
+    x = jax.eval_shape(where.point, before.best)
+    program, constants = traceable(traced, measured, x, args)
+    outline, arrays = outlined(where)
     return Method(
         before,
-        step,
-        status=lambda state: state.status,
-        made=lambda state: state.step,
-        info=lambda state: state.info,
+        Step(plan._replace(target=None), program, outline),
+        operands=Operands(arrays, constants, args, plan.target),
+        is_kept=program.key is not None,
+        status=_STATUS,
+        made=attrgetter("step"),
+        info=_INFO,
         result=partial(result, where),
         num_steps=plan.budget // plan.least,
     )

@@ -83,6 +83,42 @@ class Coordinates(NamedTuple):
         return rounded(self.integers, into(self.within, whole(self.x0, moved)))
 
 
+class Outline(NamedTuple):
+    """What ``Coordinates`` are but for their arrays of JAX; it can be compared.
+
+    Attributes:
+      treedef: the structure.
+      known: of each leaf, dtype, shape and content if it is of NumPy, else ``None``.
+    """
+
+    treedef: Any
+    known: tuple[tuple[Any, tuple[int, ...], bytes] | None, ...]
+
+    def filled(self, arrays: list[Any]) -> Coordinates:
+        """The coordinates with these arrays."""
+        left = iter(arrays)
+        return self.treedef.unflatten(
+            next(left) if known is None else _restored(*known) for known in self.known
+        )
+
+
+def outlined(where: Coordinates) -> tuple[Outline, list[Any]]:
+    """The outline of coordinates, and their arrays of JAX."""
+    leaves, treedef = jax.tree.flatten(where)
+    arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+    known = (None if isinstance(leaf, jax.Array) else _content(leaf) for leaf in leaves)
+    return Outline(treedef, tuple(known)), arrays
+
+
+def _content(leaf: Any) -> tuple[Any, tuple[int, ...], bytes]:
+    array = np.asarray(leaf)
+    return array.dtype, array.shape, array.tobytes()
+
+
+def _restored(dtype: Any, shape: tuple[int, ...], content: bytes) -> np.ndarray:
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
 def coordinates(
     x0: PyTree, moves: PyTree, within: Box, sigma: PyTree, integers: PyTree
 ) -> Coordinates:

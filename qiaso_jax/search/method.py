@@ -1,11 +1,12 @@
 """A way to search, and how it is run: as one program, or step by step."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from qiaso_jax.search.result import MinimizeResult, MinimizeStatus
@@ -16,7 +17,9 @@ class Method(NamedTuple):
 
     Attributes:
       before: what goes from step to step, as it is before the first one.
-      step: ``(carry, args) -> carry``, evaluating the function at further ``args``.
+      step: ``(carry, operands) -> carry``.
+      operands: what it takes beside.
+      is_kept: whether what is compiled of it serves equal steps, too.
       status: ``carry -> MinimizeStatus``, int32.
       made: ``carry ->`` number of steps, int32.
       info: ``carry -> report`` of the last step.
@@ -25,7 +28,9 @@ class Method(NamedTuple):
     """
 
     before: Any
-    step: Callable[[Any, tuple[Any, ...]], Any]
+    step: Callable[[Any, Any], Any]
+    operands: Any
+    is_kept: bool
     status: Callable[[Any], jax.Array]
     made: Callable[[Any], jax.Array]
     info: Callable[[Any], Any]
@@ -36,52 +41,66 @@ class Method(NamedTuple):
 Callback = Callable[[MinimizeResult], Any]
 
 
-def run(
-    method: Method, args: tuple[Any, ...], callback: Callback | None
-) -> MinimizeResult:
+KEPT = 16
+"""So many compiled searches are kept, those that were last used."""
+
+
+def run(method: Method, callback: Callback | None) -> MinimizeResult:
     """The result of a search, which ``callback`` may watch and end.
 
     Raises:
       TypeError: if the function cannot be traced.
     """
-
-    @partial(jax.jit, static_argnums=2)
-    def steps(carry, args, length):
-        return jax.lax.scan(
-            lambda carry, _: _step_unless_ended(method, carry, args),
-            carry,
-            length=length,
-        )
-
+    compiled = steps_of if method.is_kept else steps_of.__wrapped__
+    steps = compiled(method.step, method.status, method.info)
     if callback is not None:
-        return _watched(method, steps, args, callback)
-    carry, history = _traceable(steps, method.before, args, method.num_steps)
+        return _watched(method, steps, callback)
+    carry, history = traceable(steps, method.before, method.operands, method.num_steps)
     result = method.result(carry, history)
     made = method.made(carry) - method.made(method.before)
     if not isinstance(made, Tracer):
-        history = jax.tree.map(lambda reports: reports[: int(made)], history)
+        history = jax.tree.map(partial(_first, int(made)), history)
     return result._replace(history=history)
 
 
-def _step_unless_ended(method: Method, carry: Any, args: Any) -> tuple[Any, Any]:
-    """One step; nothing is evaluated after the end."""
-    carry = jax.lax.cond(
-        method.status(carry) == MinimizeStatus.RUNNING,
-        lambda carry: method.step(carry, args),
-        lambda carry: carry,
-        carry,
-    )
-    return carry, method.info(carry)
+def _first(number: int, reports: jax.Array) -> jax.Array:
+    """On the host, as JAX would compile a slice of every length."""
+    return jax.device_put(np.asarray(reports)[:number], reports.sharding)
+
+
+@lru_cache(KEPT)
+def steps_of(
+    step: Callable[[Any, Any], Any],
+    status: Callable[[Any], jax.Array],
+    info: Callable[[Any], Any],
+) -> Callable[..., Any]:
+    """``(carry, operands, length)`` -> the carry after so many steps, their reports."""
+
+    @partial(jax.jit, static_argnums=2)
+    def steps(carry, operands, length):
+        def step_unless_ended(carry, _):
+            # Nothing is evaluated after the end.
+            carry = jax.lax.cond(
+                status(carry) == MinimizeStatus.RUNNING,
+                lambda carry: step(carry, operands),
+                lambda carry: carry,
+                carry,
+            )
+            return carry, info(carry)
+
+        return jax.lax.scan(step_unless_ended, carry, length=length)
+
+    return steps
 
 
 def _watched(
-    method: Method, steps: Callable[..., Any], args: Any, callback: Callback
+    method: Method, steps: Callable[..., Any], callback: Callback
 ) -> MinimizeResult:
     """Step by step, until the search ends or ``callback`` ends it."""
     carry, reports = method.before, []
     status = method.status(carry)
     while status == MinimizeStatus.RUNNING:
-        carry, report = _traceable(steps, carry, args, 1)
+        carry, report = traceable(steps, carry, method.operands, 1)
         reports.append(report)
         status = method.status(carry)
         asked_to = wants_to_stop(callback, method.result(carry, report))
@@ -100,7 +119,8 @@ def wants_to_stop(callback: Callback, so_far: MinimizeResult) -> bool:
         return True
 
 
-def _traceable(steps: Callable[..., Any], *operands: Any) -> Any:
+def traceable(steps: Callable[..., Any], *operands: Any) -> Any:
+    """What ``steps`` return, or our error of a function that cannot be traced."""
     try:
         return steps(*operands)
     except (

@@ -140,10 +140,12 @@ def minimize(
         or raises ``StopIteration``.
 
     Returns:
-      A ``MinimizeResult``. With the same arguments it is the same, bit by bit. Every
-      call compiles anew, as ``fun`` may close over what has changed; with ``workers``
-      only the first of as many coordinates and evaluations does. Without ``callback``,
-      ``workers`` and ``vectorized``, ``minimize`` may be called under ``jax.jit`` and
+      A ``MinimizeResult``. With the same arguments it is the same, bit by bit. ``fun``
+      is traced in every call, as it may close over what has changed; nothing is
+      compiled anew where its operations are those of an earlier call with the same
+      shapes, bounds, budget and candidates, whatever the values of arrays, but with
+      ``covariance=None``, and where ``fun`` prints. Without ``callback``, ``workers``
+      and ``vectorized``, ``minimize`` may be called under ``jax.jit`` and
       ``jax.vmap``, for instance over ``x0``, ``sigma``, ``args`` and ``key``. Values
       that are traced are then not checked: an x0 beyond the bounds starts from the
       point of the box next to it, and N counts coordinates that traced bounds fix.
@@ -271,7 +273,7 @@ def minimize(
                 num_steps=max_evaluations // num_candidates,
                 patience=stopping.patience(size, SLOW_RATE),
             )
-            method = annealing(problem, begin, sigma, num_candidates, size, key)
+            method = annealing(problem, begin, sigma, num_candidates, size, key, args)
         else:
             where = coordinates(begin, moved, within, sigma, whole)
             plan = Plan(
@@ -293,8 +295,8 @@ def minimize(
                 return on_host.run(
                     plan, where, before, fun, on_workers, callback, max_seconds
                 )
-            method = adaptive.method(plan, fun, constraint, where, before)
-        return run(method, tuple(args), callback)
+            method = adaptive.method(plan, fun, constraint, args, where, before)
+        return run(method, callback)
 
 
 def _refuse(error: type[Exception], where: str, **arguments: Any) -> None:

@@ -106,6 +106,7 @@ def method(
     num_candidates: int,
     size: int,
     key: Any,
+    args: tuple[Any, ...],
 ) -> Method:
     """A search whose spread is annealed over its budget.
 
@@ -116,6 +117,7 @@ def method(
       num_candidates: K.
       size: N, the number of coordinates.
       key: seed or PRNG key.
+      args: the further arguments.
     """
     search = algorithm(
         weight_space.KERNEL,
@@ -144,6 +146,8 @@ def method(
     return Method(
         before(search, x0),
         step,
+        operands=args,
+        is_kept=False,
         status=lambda carry: carry.status,
         made=lambda carry: carry.state.step,
         info=lambda carry: carry.state.info,
