@@ -1,11 +1,10 @@
 """The superposition of a search: a normal distribution, collapsed to two moments.
 
 Candidates are u_k = m + σ y_k with y_k ~ 𝒩(0, C), wider where a least spread is asked
-for. Exponential weights p_k of their
-ranks (Eq 16) give the expected displacement (Eq 2), and the expected second moment in
-the same way; step size and learning rates are those of CMA-ES (Hansen, *The CMA
-Evolution Strategy: A Tutorial*, 2016) with μ_eff = 1/Σ p². C keeps its determinant: how
-far the candidates go is σ's to say.
+for. Exponential weights p_k of their ranks (Eq 16) give the expected displacement (Eq
+2), and the expected second moment in the same way; step size and learning rates are
+those of CMA-ES (Hansen, *The CMA Evolution Strategy: A Tutorial*, 2016) with μ_eff =
+1/Σ p². C keeps its determinant: how far the candidates go is σ's to say.
 """
 
 import math
