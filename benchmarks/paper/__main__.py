@@ -1,8 +1,8 @@
 """``python -m benchmarks.paper <name>``: one table, figure or theorem of the paper.
 
 Trains or computes what is missing for the profile and writes
-``benchmarks/results/paper/<profile>/<name>.json``. ``report`` draws
-``docs/reproduction.md`` from these files alone.
+``benchmarks/results/paper/<profile>/<name>.json``. ``report`` makes
+``docs/reproduction.md`` and the pages it leads to from these files alone.
 """
 
 from __future__ import annotations

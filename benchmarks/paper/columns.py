@@ -19,6 +19,16 @@ def tabulated(rows: Iterable[Row], *columns: tuple[str, Cell]) -> str:
     return table([heading for heading, _ in columns], lines)
 
 
+def by_dataset(rows: Iterable[Row], *columns: tuple[str, Cell]) -> str:
+    """One such table for each dataset, under its name."""
+    datasets: dict[str, list[Row]] = {}
+    for row in rows:
+        datasets.setdefault(row["dataset"], []).append(row)
+    return "\n".join(
+        f"### {name}\n\n{tabulated(some, *columns)}" for name, some in datasets.items()
+    )
+
+
 def filled(cell: Cell, row: Row) -> object:
     """What stands in the cell of one row."""
     return cell.format_map(row) if isinstance(cell, str) else cell(row)

@@ -1,4 +1,4 @@
-"""What a module contributes to docs/reproduction.md."""
+"""What a module contributes to the report."""
 
 from __future__ import annotations
 

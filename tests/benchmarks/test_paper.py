@@ -94,28 +94,36 @@ def test_the_page_follows_from_stored_files_alone(contents, tmp_path):
     left_out = "table4"
     for name in contents.keys() - {left_out}:
         (results / "cpu" / f"{name}.json").write_text(json.dumps(contents[name]))
-    pages = []
+    written = []
     for docs in (tmp_path / "a", tmp_path / "b"):
-        path = report.write(results, docs, command.MODULES)
-        picture = (docs / "figures/figure8_ablation.png").read_bytes()
-        pages.append((path.read_text(), picture))
-    assert pages[0] == pages[1]
-    text = pages[0][0]
-    assert text.index("## Ledger") < text.index("Table 1: initialisation")
-    assert "python -m benchmarks.paper table1 --profile smoke" in text
-    assert (
-        f"- `python -m benchmarks.paper {left_out}`" in text.split("## Not measured")[1]
-    )
-    assert "figures/figure8_ablation.png" in text
+        report.write(results, docs, command.MODULES)
+        files = [path for path in docs.rglob("*") if path.is_file()]
+        written.append({path.relative_to(docs): path.read_bytes() for path in files})
+    assert written[0] == written[1]
+    pages = {str(p): c.decode() for p, c in written[0].items() if p.suffix == ".md"}
+    absent = pages["reproduction.md"].split("## Not measured")[1]
+    assert f"- `python -m benchmarks.paper {left_out}`" in absent
+    assert f"reproduction/{left_out}.md" not in pages
+    first = pages["reproduction/table1.md"]
+    assert first.startswith("# Table 1: initialisation and seeds\n\n`python -m")
+    assert "benchmarks.paper table1 --profile smoke" in first
+    assert "../figures/figure8_ablation.png" in pages["reproduction/figure8.md"]
 
 
 @pytest.mark.slow
 def test_the_page_in_the_docs_is_that_of_the_stored_results(tmp_path):
     page = report.write(study.RESULTS, tmp_path, command.MODULES)
     docs = study.RESULTS.parents[2] / "docs"
-    assert page.read_text() == (docs / report.PAGE).read_text()
+    folders = [folder / report.FOLDER for folder in (tmp_path, docs)]
+    names, kept = ({path.name for path in folder.iterdir()} for folder in folders)
+    assert names == kept
+    for path in [page, *folders[0].iterdir()]:
+        assert path.read_text() == (docs / path.relative_to(tmp_path)).read_text()
     for figure in (tmp_path / "figures").iterdir():
         assert (docs / "figures" / figure.name).exists()
+    ledger = (folders[0] / "ledger.md").read_text()
+    for claim in report.HEADLINES:
+        assert ledger.count(f"\n| {claim} |") == page.read_text().count(claim) == 1
 
 
 @pytest.mark.slow
@@ -192,9 +200,10 @@ def test_a_row_that_the_paper_does_not_have_stands_beside_no_figure():
         for form in ("adam", "muon-deep")
     ]
     text = accuracies.accuracy_table(rows, {"mnist": {"adam": (98.4, 0.1)}})
-    adam, muon = text.splitlines()[2:]
-    assert adam == "| digits | Adam | 98.4 ± 0.1 | 98.50 | p |"
-    assert muon == "| digits | Muon, 24-64²-256⁴, augmented |  | 98.50 | p |"
+    heading, *_, adam, muon = text.splitlines()
+    assert heading == "### digits"
+    assert adam == "| Adam | 98.4 ± 0.1 | 98.50 | p |"
+    assert muon == "| Muon, 24-64²-256⁴, augmented |  | 98.50 | p |"
 
 
 def test_ledger_counts_the_verdicts():
@@ -203,8 +212,11 @@ def test_ledger_counts_the_verdicts():
         "table2": Section("a", "b", [Verdict("e", "f", "reproduced")]),
     }
     text = report.ledger(sections)
-    assert "3 claims: 1 **reproduced**, 2 **wrong**" in text
-    assert text.count("[table1](#table1)") == 2
+    assert "3 claims: 1 reproduced, 2 wrong." in text
+    assert text.count("| c | **wrong** | d | [table1](table1.md) |") == 2
+    page = report.verdict(sections, absent=[])
+    assert "| **wrong** | 2 |" in page
+    assert "| [a](reproduction/table1.md) | 2 wrong |" in page
 
 
 class TestStudy:
@@ -342,10 +354,10 @@ class TestVerdicts:
         row = {"form": "adam-wide", "protocol": "8 epochs", "loss": 0.1, "seconds": 1.0}
         row |= {"dataset": "fashion_mnist", "accuracy": 93.0}
         section = table2.section({"rows": [row]})
-        cells = [cell.strip() for cell in section.body.splitlines()[2].split("|")]
+        cells = [cell.strip() for cell in section.body.splitlines()[4].split("|")]
         # The paper's accuracy, loss and seconds: it has no such row.
-        assert [cells[i] for i in (3, 5, 7)] == ["", "", ""]
-        assert cells[4] == "93.00"
+        assert [cells[i] for i in (2, 5, 7)] == ["", "", ""]
+        assert cells[3] == "93.00"
         assert not section.verdicts
 
     def test_table4_needs_a_significant_win(self):

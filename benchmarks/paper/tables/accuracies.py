@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.paper import statistics
-from benchmarks.paper.columns import Row, label, ours, protocol, tabulated
+from benchmarks.paper.columns import Row, by_dataset, label, ours, protocol
 from benchmarks.paper.forms import FORMS
 from benchmarks.paper.runs import Run
 from benchmarks.paper.study import Study
@@ -27,7 +27,7 @@ def kept(run: Run) -> dict[str, Any]:
 
 
 def accuracy_table(rows: list[dict[str, Any]], claimed: dict[str, Any]) -> str:
-    """Accuracies beside ``claimed[dataset][optimizer]``, in Markdown.
+    """Accuracies beside ``claimed[dataset][optimizer]``, a table for each dataset.
 
     Of each claim the first two numbers are shown, the accuracy and its ±; nothing where
     the paper makes none. Digits stands in for MNIST.
@@ -38,9 +38,8 @@ def accuracy_table(rows: list[dict[str, Any]], claimed: dict[str, Any]) -> str:
         theirs = claimed[dataset].get(FORMS[row["form"]].paper)
         return f"{theirs[0]} ± {theirs[1]}" if theirs else ""
 
-    return tabulated(
+    return by_dataset(
         rows,
-        ("dataset", "{dataset}"),
         ("optimizer", label),
         ("paper: accuracy, %", paper),
         ("ours, 95 % interval", ours(interval)),

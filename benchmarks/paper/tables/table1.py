@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.markdown import spread
-from benchmarks.paper.columns import label, ours, protocol, tabulated
+from benchmarks.paper.columns import by_dataset, label, ours, protocol
 from benchmarks.paper.forms import FORMS, QIASO
 from benchmarks.paper.runs import Run
 from benchmarks.paper.section import Section, Verdict, judged, reproduced
@@ -69,16 +69,15 @@ def section(content: dict[str, Any]) -> Section:
     def paper(row: Any) -> tuple[float, ...]:
         return PAPER[FORMS[row["form"]].paper, row["initialisation"]]
 
-    body = tabulated(
+    body = by_dataset(
         content["rows"],
         ("optimizer", label),
-        ("dataset", "{dataset}"),
         ("initialisation", "{initialisation}"),
         ("paper: accuracy, %", lambda row: "{} ± {}".format(*paper(row)[:2])),
         ("ours", ours(lambda row: spread(row["accuracy"]))),
+        ("protocol", protocol),
         ("paper: final loss", lambda row: "{} ± {}".format(*paper(row)[2:])),
         ("ours (training)", ours(lambda row: spread(row["loss"], 4))),
-        ("protocol", protocol),
     )
     body += (
         "\nMean ± standard deviation over seeds. The paper's RMSprop rows are for "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.paper.columns import Row, label, ours, protocol, tabulated
+from benchmarks.paper.columns import Row, by_dataset, label, ours, protocol
 from benchmarks.paper.forms import FORMS, QIASO, recipes
 from benchmarks.paper.runs import Run
 from benchmarks.paper.section import Section, Verdict, judged
@@ -49,17 +49,16 @@ def kept(run: Run) -> dict[str, float]:
 
 def section(content: dict[str, Any]) -> Section:
     """The table beside the paper's."""
-    body = tabulated(
+    body = by_dataset(
         content["rows"],
-        ("dataset", "{dataset}"),
         ("optimizer", label),
         ("paper: accuracy, %", lambda row: claimed(row)[0]),
         ("ours", ours("{accuracy:.2f}")),
+        ("protocol", protocol),
         ("paper: final loss", lambda row: claimed(row)[1]),
         ("ours (training)", ours("{loss:.4f}")),
         ("paper: s per epoch", lambda row: claimed(row)[2]),
         ("ours, per seed", ours("{seconds:.2f}")),
-        ("protocol", protocol),
     )
     body += (
         "\nOur seconds are of an epoch of the examples named in the protocol, on the "

@@ -99,13 +99,13 @@ def section(content: dict[str, Any]) -> Section:
     """Accuracies, tests, and the p-values that the paper's own figures imply."""
     tests = tabulated(
         [test for tests in comparisons(content["rows"]) for test in tests],
-        ("dataset", "{dataset}"),
         ("form", label),
+        ("dataset", "{dataset}"),
         ("against", "{baseline}"),
         ("points", "{difference:+.2f}"),
-        ("g", number("effect", "+.1f")),
-        ("p", number("p", ".1e")),
         ("p (Holm)", number("holm", ".1e")),
+        ("p", number("p", ".1e")),
+        ("g", number("effect", "+.1f")),
         ("unequal protocols", "{unequal}"),
     )
     printed = [
@@ -115,11 +115,13 @@ def section(content: dict[str, Any]) -> Section:
     ]
     parts = (
         accuracy_table(content["rows"], PAPER),
+        "### Tests\n",
         "Each form against each baseline: difference of means in points, Hedges' "
         "g, p of Welch's test, and the same after Holm's correction for the three "
         "baselines. A dash stands where one seed allows no test. Under unequal "
         "protocols the test compares the protocols as well.\n",
         tests,
+        "### The printed p-values\n",
         "The paper's own means and intervals, of ten runs each, imply p-values "
         "orders of magnitude below those printed:\n",
         table(("dataset", "against", "printed p", "implied p"), printed),

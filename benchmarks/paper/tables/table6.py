@@ -90,11 +90,11 @@ def section(content: dict[str, Any]) -> Section:
         ("variant", lambda row: VARIANTS[row["variant"]][0]),
         ("paper: accuracy, %", lambda row: PAPER[row["variant"]][0]),
         ("ours", ours(lambda row: f"{np.mean(row['accuracy']):.2f}")),
+        ("protocol", protocol),
         ("paper: relative rate", lambda row: PAPER[row["variant"]][1]),
         ("ours", ours(rate)),
         ("test loss, first → last epoch", ours(first_to_last)),
         ("epochs with a rise", ours(lambda row: f"{100 * row['rises']:.0f} %")),
-        ("protocol", protocol),
     )
     return Section("Table 6: ablation", f"{body}\n{NOTE}", verdicts(content))
 

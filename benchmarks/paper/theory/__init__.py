@@ -63,16 +63,13 @@ def checked(content: dict[str, Any]) -> list[tuple[Claim, Outcome]]:
 
 
 def section(content: dict[str, Any]) -> Section:
-    """All claims, and the tables behind some of them."""
+    """How all claims were tested, and the tables behind some of them."""
     outcomes = checked(content)
     parts = (
         INTRODUCTION,
         table(
-            ("where", "the paper's statement", "test", "found", "verdict"),
-            [
-                (claim.where, claim.statement, test, found, f"**{word}**")
-                for claim, (test, found, word) in outcomes
-            ],
+            ("where", "tested on"),
+            [(claim.where, test) for claim, (test, _, _) in outcomes],
         ),
         monotone.body(content["monotone"]),
         escape_claims.body(content["escape"]),
