@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from qiaso_jax import flax, theory
 
 __version__ = importlib.metadata.version("qiaso-jax")
+"""The version of the package, as it is installed."""
 
 __all__ = [
     "PAPER",

@@ -1,4 +1,4 @@
-"""The site shows the mathematics of docstrings, which is written in reST."""
+"""The site shows the mathematics of docstrings, and what is wrong with it is found."""
 
 import importlib.util
 import re
@@ -9,20 +9,31 @@ from xml.etree import ElementTree
 
 import pytest
 
+import qiaso_jax
+
 markdown = pytest.importorskip("markdown", reason="needs the extra docs")
 pytest.importorskip("math_core", reason="needs the extra docs")
-pytest.importorskip("mkdocs", reason="needs the extra docs")
+defaults = pytest.importorskip("mkdocs.config.defaults", reason="needs the extra docs")
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def mathematics():
-    path = ROOT / "docs/mathematics.py"
-    spec = importlib.util.spec_from_file_location("mathematics", path)
+def hook(name):
+    """A module of docs/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def mathematics():
+    return hook("mathematics")
+
+
+@pytest.fixture(scope="module")
+def checks():
+    return hook("checks")
 
 
 @pytest.fixture
@@ -123,10 +134,58 @@ def test_the_site_shows_the_formulas_of_qiaso(site):
     assert {"θk=μ+δk", "∑kwkδk", "pt=p0·rt/s=p0e−αt"} <= shown
 
 
-@pytest.mark.slow
-def test_the_site_loads_nothing_from_elsewhere(site):
-    for name, html in site.items():
-        loaded = re.findall(
-            r"<(?:script|img|link)[^>]*(?:src|href)=.?(https?:[^ >]+)", html
-        )
-        assert loaded == [], name
+RIGHT = """<h1 id="top">1</h1> <a href="#top"> <a href="page/#here"> <a href="page">
+<a href="https://elsewhere/#x"> <a href="mailto:x"> <img src="page/../page/a%20b.svg">
+<link href="page/style.css"> <source srcset="page/style.css 1x, page/style.css 2x">"""
+
+
+@pytest.mark.parametrize(
+    ("html", "wrong"),
+    [
+        ("", []),
+        ('<a href="other/">', ["index.html links to other/, which is not there"]),
+        ('<img src="c.svg">', ["index.html links to c.svg, which is not there"]),
+        (
+            '<a href="page/#there">',
+            ["index.html links to page/#there, where there is no such anchor"],
+        ),
+        ('<a href="#bottom">', ["index.html links to #bottom, where there is no such"]),
+        ('<script src="https://cdn/x.js">', ["index.html loads https://cdn/x.js"]),
+        ('<link href="//fonts/x.css">', ["index.html loads //fonts/x.css"]),
+        ('<source srcset="page, http://x/y 2x">', ["index.html loads http://x/y"]),
+        ('<iframe src="HTTPS://x">', ["index.html loads HTTPS://x"]),
+    ],
+)
+def test_what_a_page_lacks_or_loads_is_found(html, wrong, checks, tmp_path):
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page/a b.svg").write_text("")
+    (tmp_path / "page/style.css").write_text("p {background: url(data:x)}")
+    page = '<h1 id="here">2</h1> <a href="../#top"> <a href="/page/#here">'
+    (tmp_path / "page/index.html").write_text(page)
+    (tmp_path / "index.html").write_text(RIGHT + html)
+    pages = checks.read(tmp_path)
+    found = [*checks.dead(tmp_path, pages), *checks.from_elsewhere(tmp_path, pages)]
+    assert len(found) == len(wrong)
+    assert all(line.startswith(each) for line, each in zip(found, wrong, strict=True))
+
+
+@pytest.mark.parametrize("rule", ["@import '//x/y'", "p {x: url(https://x/y)}"])
+def test_a_style_that_loads_from_elsewhere_is_found(rule, checks, tmp_path):
+    (tmp_path / "a.css").write_text(rule)
+    (line,) = checks.from_elsewhere(tmp_path, {})
+    assert line in ("a.css loads //x/y", "a.css loads https://x/y")
+
+
+def test_a_public_name_that_is_not_under_api_is_found(checks):
+    page = checks.Links('<h2 id="qiaso_jax.ask"><h2 id="qiaso_jax.tell.x">')
+    missing = list(checks.undocumented(["ask", "tell"], [page]))
+    assert missing == ["qiaso_jax.tell is on no page under API"]
+    assert checks.public() == qiaso_jax.__all__
+
+
+def test_the_reference_is_the_pages_under_api(checks):
+    config = defaults.MkDocsConfig()
+    nested = [{"A": "a.md"}, {"B": ["b/c.md", {"D": "d/index.md"}]}]
+    config.load_dict({"nav": [{"Start": "index.md"}, {"API": nested}]})
+    built = ["a/index.html", "b/c/index.html", "d/index.html"]
+    assert checks.reference(config) == built
