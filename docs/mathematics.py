@@ -1,7 +1,8 @@
 """Shows the mathematics of docstrings, which is in reST for ``help()``, as MathML.
 
 It is converted when the site is built, and rendered by the browser itself: no script,
-nothing from elsewhere. What is left unconverted fails the build.
+nothing from elsewhere. Subscripts and powers in the midst of a sentence, as in p_{t+1}
+and e^{−ηL}, are shown as such. What is left unconverted fails the build.
 """
 
 import re
@@ -20,10 +21,15 @@ MATHML = LatexToMathML()
 DIRECTIVE = re.compile(r"^( *)\.\. math::(.*\n?(?:\s*^\1 +\S.*\n?)*)", re.MULTILINE)
 """``.. math::`` with what follows it on the line, and the lines indented below it."""
 ROLE = r":(math|func):`([^`]+)`"
+SUBSCRIPT = (
+    r"(?<!\w\w)(?<=[^\W\d_]|[\u0300-\u036f])_(?:\{([^}\n]+)\}|([^\W_]{1,2})(?!\w))"
+)
+"""Of a single letter, which may have an accent; longer words are names of Python's."""
+SUPERSCRIPT = r"(?<=[\w)\]])\^(?:\{([^}\n]+)\}|\(([^)\n]+)\)|([−-]?[^\W_]+(?:\.\d+)?))"
 CODE = re.compile(r"<(pre|code|script|style)\b.*?</\1>", re.DOTALL)
 MATHEMATICS = re.compile(r":math:|\.\. math::")
-MARKUP = re.compile(r":[a-z]+:(?=$|<)|\.\. [a-z]+::|`|^\d+\. ")
-"""A role, a directive, a quote, or an item that is no longer of its list."""
+MARKUP = re.compile(r":[a-z]+:(?=$|<)|\.\. [a-z]+::|`|[_^]\{|^\d+\. ")
+"""A role, a directive, a quote, an index, or an item that is no longer of its list."""
 
 
 class _Role(InlineProcessor):
@@ -34,6 +40,17 @@ class _Role(InlineProcessor):
         else:
             result = Element("code")
             result.text = content
+        return result, *m.span()
+
+
+class _Script(InlineProcessor):
+    def __init__(self, pattern: str, tag: str) -> None:
+        super().__init__(pattern)
+        self.tag = tag
+
+    def handleMatch(self, m: re.Match[str], data: str):  # type: ignore[override]
+        result = Element(self.tag)
+        result.text = next(group for group in m.groups() if group)
         return result, *m.span()
 
 
@@ -52,6 +69,10 @@ class Mathematics(Extension):
     def extendMarkdown(self, md: Markdown) -> None:
         # Before code spans and escapes, after fenced code.
         md.inlinePatterns.register(_Role(ROLE, md), "role", 200)
+        # After code, links and HTML, before underscores are emphasis; a power may have
+        # letters with subscripts in it.
+        md.inlinePatterns.register(_Script(SUPERSCRIPT, "sup"), "superscript", 72)
+        md.inlinePatterns.register(_Script(SUBSCRIPT, "sub"), "subscript", 71)
         md.preprocessors.register(_Directive(md), "directive", 22)
 
 

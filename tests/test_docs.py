@@ -86,6 +86,30 @@ def test_a_function_is_shown_as_code_and_code_as_it_is(rendered):
 
 
 @pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("of p_{t+1}, σ_0 and L_nk.", "of p[t+1], σ[0] and L[nk]."),
+        ("e^{−η L_k}/Z and 2^(N − 1)", "e(−η L[k])/Z and 2(N − 1)"),
+        ("10^1.3, x^−2. d̂_n' δ_i^(k)", "10(1.3), x(−2). d̂[n]' δ[i](k)"),
+        (
+            "T_max, fold_in, a_b_c, _x_1, ^2 [^1]",
+            "T_max, fold_in, a_b_c, _x_1, ^2 [^1]",
+        ),
+    ],
+)
+def test_scripts_in_a_sentence_are_shown_and_names_left(text, shown, rendered):
+    (paragraph,) = rendered(text)
+    html = ElementTree.tostring(paragraph, encoding="unicode")
+    signs = {"<sub>": "[", "</sub>": "]", "<sup>": "(", "</sup>": ")", "p>": ""}
+    for tag, sign in signs.items():
+        html = html.replace(tag, sign)
+    assert html.strip("<>/") == shown
+    (code, link) = rendered("`p_t` [x](p_t/e^2)").find("p")
+    assert code.text == "p_t"
+    assert link.get("href") == "p_t/e^2"
+
+
+@pytest.mark.parametrize(
     "shown",
     [
         "<p>with :math:<code>x</code></p>",
@@ -94,6 +118,7 @@ def test_a_function_is_shown_as_code_and_code_as_it_is(rendered):
         "<p>the ``value of it</p>",
         "<p>mean of all.\n2. <em>Amplify</em></p>",
         "<p>see :func:<code>tell</code></p>",
+        "<p>of x_ {t} and max_{t}</p>",
     ],
 )
 def test_markup_that_is_left_is_found(shown, mathematics):
