@@ -21,8 +21,10 @@ MATHML = LatexToMathML()
 DIRECTIVE = re.compile(r"^( *)\.\. math::(.*\n?(?:\s*^\1 +\S.*\n?)*)", re.MULTILINE)
 """``.. math::`` with what follows it on the line, and the lines indented below it."""
 ROLE = r":(math|func):`([^`]+)`"
+LETTER = "A-Za-z0-9α-ω"
 SUBSCRIPT = (
-    r"(?<!\w\w)(?<=[^\W\d_]|[\u0300-\u036f])_(?:\{([^}\n]+)\}|([^\W_]{1,2})(?!\w))"
+    r"(?<!\w\w)(?<=[^\W\d_]|[\u0300-\u036f])_"
+    rf"(?:\{{([^}}\n]+)\}}|([{LETTER}]{{1,2}})(?![{LETTER}_]))"
 )
 """Of a single letter, which may have an accent; longer words are names of Python's."""
 SUPERSCRIPT = r"(?<=[\w)\]])\^(?:\{([^}\n]+)\}|\(([^)\n]+)\)|([−-]?[^\W_]+(?:\.\d+)?))"

@@ -54,11 +54,12 @@ def project_onto_minimisers(losses: ArrayLike, p: ArrayLike) -> Array:
 def robbins_siegmund_budget(
     initial: ArrayLike, final: ArrayLike, increases: ArrayLike, noise: ArrayLike = 0.0
 ) -> Array:
-    """What the decreases of a noisy sequence can sum up to (Eq 59, telescoped).
+    r"""What the decreases of a noisy sequence can sum up to (Eq 59, telescoped).
 
     If X_{t+1} ≤ X_t − a_t + b_t + ζ_{t+1} for t < T, then on every path
 
-        Σ_{t<T} a_t ≤ X_0 − X_T + Σ_{t<T} b_t + Σ_{t<T} ζ_{t+1},
+    .. math::
+      \sum_{t<T} a_t \le X_0 - X_T + \sum_{t<T} b_t + \sum_{t<T} \zeta_{t+1},
 
     and without the last sum in expectation if ζ are martingale differences. With a
     lower bound of X in place of X_T, the budget holds for every horizon, so that
