@@ -7,6 +7,7 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -57,6 +58,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File(source(path), str(ROOT), config.site_dir, True))
         waiting += linked(path) if path.suffix == ".md" else []
     return files
+
+
+def on_page_markdown(
+    markdown: str, page: Page, config: MkDocsConfig, files: Files
+) -> None:
+    """Has the search find pages that explain before pages of tables."""
+    del markdown, config, files
+    if page.file.src_uri.startswith(("reproduction/", "benchmarks/results/")):
+        page.meta["search"] = {"boost": 0.1}
 
 
 def linked(page: Path) -> list[Path]:

@@ -137,6 +137,28 @@ def test_every_formula_of_the_package_can_be_shown(mathematics):
         assert mathematics.mathml(latex, display=True).startswith("<math")
 
 
+def test_a_table_names_its_command_or_is_found(tmp_path, monkeypatch):
+    hooks = hook("hooks")
+    monkeypatch.setattr(hooks, "ROOT", tmp_path)
+    table = tmp_path / "table.md"
+    table.write_text("# A title\n\n| a |\n\nWritten by `python -m\nbenchmarks.x`.\n")
+    assert hooks.title(table) == "A title"
+    assert hooks.command(table) == "`python -m benchmarks.x`"
+    table.write_text("| a |\n")
+    with pytest.raises(
+        hooks.PluginError, match=r"table\.md does not say which command"
+    ):
+        hooks.command(table)
+
+
+def test_what_the_readme_leads_to_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text('[a](a.md#x) ![b](b/c.svg) <img src="d.png"> <a href="http://e">')
+    assert hook("hooks").linked(page) == [
+        tmp_path / each for each in ("a.md", "b/c.svg", "d.png")
+    ]
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The pages as they are built."""
