@@ -14,13 +14,18 @@ README = ROOT / "README.md"
 
 def test_the_examples_learn():
     names = {}
-    weights, nodes = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    weights, nodes, search = blocks
     exec(weights.replace("print(", "report = ("), names)
     expected_loss, effective_candidates = names["report"]
     assert expected_loss < 0.1
     assert 1 < effective_candidates < 100
     exec(nodes.replace("print(", "report = ("), names)
     assert names["report"] < 0.1
+    exec(search.replace("print(", "report = ("), names)
+    x, message = names["report"]
+    assert message == "The target is reached."
+    assert abs(x["a"] - 1) < 1e-2
 
 
 def test_gradients_as_updates_climb_and_the_hybrid_descends():
