@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from qiaso_jax import theory
@@ -26,7 +27,7 @@ INKED = (
 Colours = dict[str, str]
 
 
-def superposition(colours: Colours) -> plt.Figure:
+def superposition(colours: Colours) -> Figure:
     """Candidates on a loss, their probabilities, and their expectation."""
 
     def loss(x):
@@ -63,7 +64,7 @@ def superposition(colours: Colours) -> plt.Figure:
     return figure
 
 
-def tunnelling(colours: Colours) -> plt.Figure:
+def tunnelling(colours: Colours) -> Figure:
     """A jump across a barrier, and how probable one is."""
 
     def loss(x):
@@ -94,7 +95,7 @@ def tunnelling(colours: Colours) -> plt.Figure:
     return figure
 
 
-def node_space(colours: Colours) -> plt.Figure:
+def node_space(colours: Colours) -> Figure:
     """Which noise each example sees of each candidate."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.1))
     examples, candidates = 5, 8
@@ -114,7 +115,7 @@ def node_space(colours: Colours) -> plt.Figure:
     return figure
 
 
-def low_rank(colours: Colours) -> plt.Figure:
+def low_rank(colours: Colours) -> Figure:
     """A candidate as a sum, and what of its product is shared."""
     figure, axis = plt.subplots(figsize=(9, 2.6))
 
@@ -165,7 +166,7 @@ def arrow(axis: Any, start: Any, end: Any, colour: str, bend: float = 0.0) -> No
     )
 
 
-DIAGRAMS: tuple[Callable[[Colours], plt.Figure], ...] = (
+DIAGRAMS: tuple[Callable[[Colours], Figure], ...] = (
     superposition,
     tunnelling,
     node_space,
@@ -176,8 +177,7 @@ DIAGRAMS: tuple[Callable[[Colours], plt.Figure], ...] = (
 def main() -> None:
     """Writes all diagrams to ``docs/figures``."""
     for suffix, colours in SUFFIXES.items():
-        ink = dict.fromkeys(INKED, colours["ink"])
-        style = {
+        style: Any = {
             "axes.facecolor": "none",
             "axes.spines.right": False,
             "axes.spines.top": False,
@@ -185,8 +185,9 @@ def main() -> None:
             "figure.constrained_layout.use": True,
             "font.size": 10,
             "svg.hashsalt": "diagrams",
+            **dict.fromkeys(INKED, colours["ink"]),
         }
-        with plt.rc_context(style | ink):
+        with plt.rc_context(style):
             for draw in DIAGRAMS:
                 figure = draw(colours)
                 path = FIGURES / f"{draw.__name__}{suffix}.svg"
