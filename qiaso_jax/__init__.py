@@ -24,7 +24,7 @@ from qiaso_jax.tunnelling import Tunnelling, gaussian_tunnelling
 from qiaso_jax.weight_space import PAPER, QIASOInfo, QIASOState, qiaso
 
 if TYPE_CHECKING:
-    from qiaso_jax import flax, theory
+    from qiaso_jax import flax, plot, theory
 
 __version__ = importlib.metadata.version("qiaso-jax")
 """The version of the package, as it is installed."""
@@ -57,6 +57,7 @@ __all__ = [
     "minimize",
     "node_qiaso",
     "node_sites",
+    "plot",
     "pseudo_gradient",
     "qiaso",
     "relative",
@@ -65,7 +66,7 @@ __all__ = [
     "theory",
 ]
 
-_LOADED_WHEN_ASKED_FOR = ("flax", "theory")
+_LOADED_WHEN_ASKED_FOR = ("flax", "plot", "theory")
 
 
 def __getattr__(name: str) -> Any:

@@ -26,8 +26,15 @@ import qiaso_jax
 brought = {name.partition(".")[0] for name in sys.modules.keys() - before}
 brought -= sys.stdlib_module_names
 assert brought <= {"qiaso_jax", "jax", "jaxlib", "numpy"}, brought
-assert not {"flax", "qiaso_jax.theory", "scipy"} & sys.modules.keys()
+assert not {"flax", "matplotlib", "qiaso_jax.theory", "scipy"} & sys.modules.keys()
 qiaso_jax.theory, qiaso_jax.flax.TrainState
 assert {"flax", "qiaso_jax.theory"} <= sys.modules.keys()
+sys.modules["matplotlib"] = None
+try:
+    qiaso_jax.plot
+except ImportError as error:
+    assert "qiaso-jax[examples]" in str(error)
+else:
+    raise AssertionError
 """
     subprocess.run([sys.executable, "-c", program], check=True)
