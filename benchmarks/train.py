@@ -1,7 +1,7 @@
 """``python -m benchmarks.train``: one network, one dataset, one optimizer.
 
-Leaves ``config.json``, ``options.json``, ``metrics.jsonl`` and ``curves.png`` in the
-output folder, and the newest checkpoints beside them, from which
+Leaves ``config.json``, ``options.json``, ``metrics.jsonl``, ``curves.svg`` and
+``curves.png`` in the output folder, and the newest checkpoints beside them, from which
 ``--resume --output <folder>`` continues bit for bit, with the settings stored there.
 """
 
@@ -78,7 +78,7 @@ def run(command: Command, console: Console) -> int:
     title = f"{experiment.dataset}, {experiment.network}, {experiment.optimizer}"
     with contextlib.ExitStack() as stack:
         # Drawn whatever ends the run, from what is on disk.
-        stack.callback(_draw, folder, title)
+        stack.callback(_draw, folder, plotting.protocol(identity))
         checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", identity))
         state, done = program.state, 0
         if command.resume:
@@ -164,12 +164,12 @@ def _stopped(
     return 128 + heard.signal
 
 
-def _draw(folder: Path, title: str) -> None:
+def _draw(folder: Path, protocol: str) -> None:
     history = records.read(folder / "metrics.jsonl")
     # The disk may be full: the reason for stopping is what a user has to see.
     with contextlib.suppress(OSError):
         if history:
-            plotting.write_curves(folder / "curves.png", history, title)
+            plotting.write_curves(folder / "curves", history, protocol)
 
 
 def _summarise(console: Console, folder: Path, history: list[dict[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 """Trains a Flax network on handwritten digits without gradients, and Adam beside it.
 
 The data are scikit-learn's 1,797 bundled digits; nothing is downloaded. Writes
-``digits.png`` and ``metrics.json`` to ``--output``.
+``digits.svg``, ``digits.png`` and ``metrics.json`` to ``--output``.
 """
 
 import argparse
@@ -12,19 +12,21 @@ import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
+from matplotlib.figure import Figure
 from rich.progress import Progress
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import qiaso_jax
+from qiaso_jax import plot
 
 MODEL: Any = nn.Sequential([nn.Dense(32), nn.relu, nn.Dense(10)])
 
@@ -97,24 +99,33 @@ def train(tx, splits, args, progress, name):
     return history, time.perf_counter() - start
 
 
-def plot(histories, num_candidates, path):
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+@plot.style()
+def draw(histories, path):
+    figure = Figure(figsize=(plot.WIDTH, 5), layout="constrained")
+    axes = figure.subplots(2, 2)
     for name, history in histories.items():
         epochs = range(1, len(history) + 1)
-        axes[0].semilogy(epochs, [h["loss"] for h in history], label=name)
-        axes[1].plot(epochs, [100 * h["test_accuracy"] for h in history], label=name)
-    axes[0].set(xlabel="epoch", ylabel="training loss")
-    axes[1].set(xlabel="epoch", ylabel="test accuracy (%)", ylim=(80, 100))
-    axes[1].legend()
-    for key, whole in (
-        ("entropy", np.log(num_candidates)),
-        ("effective_candidates", num_candidates),
-    ):
-        share = np.concatenate([h[key] for h in histories["qiaso"]]) / whole
-        axes[2].plot(share, label=key.replace("_", " "), linewidth=0.8)
-    axes[2].set(xlabel="step", ylabel="share of the largest possible", ylim=(0, 1))
-    axes[2].legend()
-    figure.savefig(path, dpi=120)
+        loss = [h["loss"] for h in history]
+        accuracy = [100 * h["test_accuracy"] for h in history]
+        plot.curve(epochs, loss, ax=axes[0, 0], label=name)
+        plot.curve(epochs, accuracy, ax=axes[0, 1], label=name)
+    axes[0, 0].set(xlabel="epoch", ylabel="training loss", yscale="log")
+    axes[0, 1].set(xlabel="epoch", ylabel="test accuracy (%)", ylim=(80, 100))
+    axes[0, 1].legend()
+    names = "entropy", "effective_candidates"
+    info = SimpleNamespace(
+        **{
+            name: np.concatenate([h[name] for h in histories["qiaso"]])
+            for name in names
+        }
+    )
+    for ax, name in zip(axes[1], names, strict=True):
+        plot.over_steps(info, name, ax=ax, linewidth=0.8)
+    plot.caption(
+        figure,
+        "1,797 digits of scikit-learn, MLP 64-32-10; qiaso has no gradients. One seed.",
+    )
+    return plot.save(figure, path)
 
 
 def main():
@@ -146,7 +157,7 @@ def main():
         for name, tx in optimizers.items():
             histories[name], seconds[name] = train(tx, splits, args, progress, name)
 
-    plot(histories, args.candidates, args.output / "digits.png")
+    draw(histories, args.output / "digits")
     metrics = {
         "settings": {**vars(args), "output": str(args.output)},
         "machine": f"{os.cpu_count()} x {platform.machine()}, {jax.devices()[0]}",

@@ -11,7 +11,8 @@ and Adam. The first two on all weights and, by ``mask=``, on the last layer alon
 which all candidates share one forward pass.
 
 An evaluation is one forward pass of one sequence; a forward and a backward pass of
-Adam count as three. Writes ``results.json``, ``table.md`` and ``figure.png``.
+Adam count as three. Writes ``results.json``, ``table.md`` and the figure, as SVG and
+PNG.
 """
 
 import argparse
@@ -32,12 +33,13 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
+from matplotlib.figure import Figure
 from rich.progress import Progress
 
 import qiaso_jax
+from qiaso_jax import plot
 
 MODULES = (
     "argparse", "ast", "configparser", "dataclasses", "difflib", "doctest", "enum",
@@ -360,17 +362,24 @@ def table(results, before, num_bytes):
     return "\n".join(lines) + NOTES
 
 
-def plot(results, path):
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+@plot.style()
+def draw(results, path):
+    figure = Figure(figsize=(plot.WIDTH, 7.2), layout="constrained")
+    axes = figure.subplots(2, 1)
     for i, label in enumerate(("evaluations (sequences)", "seconds of steps")):
         for name, row in results.items():
             mean = np.mean(row["histories"], axis=0)
-            axes[i].plot(mean[1:, i], mean[1:, 2], ".-", label=name)
-        axes[i].set(
-            xlabel=label, xscale="log", ylabel="validation loss (nats per byte)"
-        )
-    axes[1].legend(fontsize="small")
-    figure.savefig(path, dpi=120)
+            plot.curve(mean[1:, i], mean[1:, 2], ax=axes[i], label=name)
+        axes[i].set(xlabel=label, xscale="log", ylabel="validation loss (nats/byte)")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left")
+    seeds = len(next(iter(results.values()))["histories"])
+    plot.caption(
+        figure,
+        "A transformer moved to another text; low rank and MeZO by forward passes "
+        f"alone. Mean of {seeds} seeds; Adam's gradient counts as three evaluations.",
+    )
+    return plot.save(figure, path)
 
 
 def main(model, pretraining, evaluations, seeds, measured_on, output):
@@ -414,7 +423,7 @@ def main(model, pretraining, evaluations, seeds, measured_on, output):
     }
     (output / "results.json").write_text(json.dumps(content, indent=1) + "\n")
     (output / "table.md").write_text(text)
-    plot(results, output / "figure.png")
+    draw(results, output / "figure")
     print(text)
     print(f"Table, figure and results are in {output}.")
     return content

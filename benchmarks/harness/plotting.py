@@ -7,36 +7,65 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from qiaso_jax import plot
 
 LOSSES = ("train_loss", "validation_loss", "test_loss")
 ACCURACIES = ("validation_accuracy", "test_accuracy")
 
 
-def curves(records: list[dict[str, Any]], title: str) -> Figure:
+def protocol(experiment: dict[str, Any]) -> str:
+    """The settings of a run that its curves have to be read with."""
+    hidden = "-".join(map(str, experiment["hidden"]))
+    network = experiment["network"]
+    settings = [
+        f"{experiment['optimizer']} on {experiment['dataset']}",
+        f"{network} {hidden}" if network == "mlp" else network,
+        f"minibatches of {experiment['batch_size']}",
+    ]
+    if experiment["sigma"] is not None:
+        settings.append(f"K = {experiment['candidates']}")
+        settings.append(f"σ = {experiment['sigma']:g}")
+    if experiment["learning_rate"] is not None:
+        settings.append(f"rate {experiment['learning_rate']:g}")
+    return ", ".join(settings)
+
+
+@plot.style()
+def curves(records: list[dict[str, Any]], protocol: str) -> Figure:
     """The mean over seeds of every quantity, with a band from least to greatest."""
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    panels: Any = figure.subplots(1, 2)
+    figure = Figure(figsize=(plot.WIDTH, plot.WIDTH), layout="constrained")
+    panels: Any = figure.subplots(2, 1, sharex=True)
     epochs = [record["epoch"] for record in records]
-    for axes, names, label in (
-        (panels[0], LOSSES, "cross-entropy"),
-        (panels[1], ACCURACIES, "accuracy"),
+    for axes, names, label, unit in (
+        (panels[0], LOSSES, "cross-entropy (nats)", 1),
+        (panels[1], ACCURACIES, "accuracy (%)", 100),
     ):
         for name in names:
             if name not in records[0]:
                 continue
-            values = np.array([record[name] for record in records])
-            axes.plot(epochs, values.mean(axis=1), label=name.replace("_", " "))
-            axes.fill_between(epochs, values.min(axis=1), values.max(axis=1), alpha=0.2)
-        axes.set_xlabel("epoch")
+            values = unit * np.array([record[name] for record in records])
+            plot.curve(
+                epochs,
+                values.mean(axis=1),
+                (values.min(axis=1), values.max(axis=1)),
+                ax=axes,
+                label=name.replace("_", " "),
+            )
         axes.set_ylabel(label)
         axes.legend()
-        axes.grid(alpha=0.3)
-    panels[0].set_yscale("log")
+    shown = np.concatenate([line.get_ydata() for line in panels[0].lines])
+    if np.max(shown) > 10 * np.min(shown) > 0:
+        panels[0].set_yscale("log")
+    panels[1].set_xlabel("epoch")
+    panels[1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     seeds = len(records[0]["test_accuracy"])
-    figure.suptitle(f"{title}, {seeds} seed{'s' if seeds > 1 else ''}")
+    spread = f"mean of {seeds} seeds, band from least to greatest"
+    plot.caption(figure, f"{protocol}; {spread if seeds > 1 else 'one seed'}.")
     return figure
 
 
-def write_curves(path: Path, records: list[dict[str, Any]], title: str) -> None:
-    """Draws ``curves`` into ``path``."""
-    curves(records, title).savefig(path, dpi=80)
+def write_curves(path: Path, records: list[dict[str, Any]], protocol: str) -> None:
+    """Draws ``curves`` into two files, which begin as ``path``."""
+    plot.save(curves(records, protocol), path)

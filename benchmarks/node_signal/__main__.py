@@ -3,7 +3,7 @@
 Cosines between its pseudo-gradient and the back-propagated gradient, for every kernel
 of three networks, against the pairs per example, with and without each selection,
 before and after a short training. Leaves ``results.json``, ``table.md`` and
-``cosine.png`` in the output folder.
+``cosine.svg`` and ``cosine.png`` in the output folder.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from benchmarks.harness.data import DatasetName
 from benchmarks.node_signal import measure, models, report
 from benchmarks.node_signal.measure import SELECTIONS
 from benchmarks.node_signal.models import NetworkName
+from qiaso_jax import plot
 
 STAGES = ("initial", "trained")
 
@@ -39,7 +40,7 @@ class Command:
     """Measures the cosine of node-space pseudo-gradients to the gradient."""
 
     output: Path = Path("benchmarks/results/node_signal")
-    """Folder for results.json, table.md and cosine.png."""
+    """Folder for results.json, table.md and the figure."""
     dataset: DatasetName = "mnist"
     networks: tuple[NetworkName, ...] = get_args(NetworkName)
     pairs: tuple[int, ...] = (4, 16, 64, 256)
@@ -88,7 +89,7 @@ def main(command: Command) -> None:
     content |= {"networks": found} | records.provenance()
     records.write_json(command.output / "results.json", content)
     records.write_text(command.output / "table.md", report.page(settings, found))
-    report.figure(settings, found).savefig(command.output / "cosine.png", dpi=100)
+    plot.save(report.figure(settings, found), command.output / "cosine")
 
 
 def check(command: Command) -> None:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from benchmarks.markdown import table
 from benchmarks.node_signal.measure import SELECTIONS
 from benchmarks.node_signal.models import TRAINING_BATCH
+from qiaso_jax import plot
 
 DETAIL = 16
 """Pairs nearest to these are those of the tables per kernel."""
@@ -88,16 +89,21 @@ def _cell(row: dict[str, Any], index: int) -> str:
 
 
 PANELS = (
-    ("initial", "pairs per example with candidates"),
-    ("trained", "pairs per example with candidates"),
-    ("trained", "forward passes per example of the minibatch"),
+    ("initial", "pairs"),
+    ("trained", "pairs"),
+    ("trained", "forward passes"),
 )
-COLOURS = {"all": "tab:blue", "uniform": "tab:grey", "telling": "tab:orange"}
+COLOURS = {
+    "all": plot.COLOURS[0],
+    "uniform": plot.GREY,
+    "telling": plot.COLOURS[1],
+}
 
 
+@plot.style()
 def figure(settings: Mapping[str, Any], found: dict[str, Any]) -> Figure:
     """Cosine against pairs at both stages, and against the cost once trained."""
-    drawing = Figure(figsize=(1 + 3.6 * len(found), 10), layout="constrained")
+    drawing = Figure(figsize=(plot.WIDTH, 8.5), layout="constrained")
     grid: Any = drawing.subplots(3, len(found), squeeze=False, sharey=True)
     for column, (name, report) in enumerate(found.items()):
         for axes, (stage, label) in zip(grid[:, column], PANELS, strict=True):
@@ -105,11 +111,16 @@ def figure(settings: Mapping[str, Any], found: dict[str, Any]) -> Figure:
             draw(axes, report["pairs"], selections, by_cost=label.startswith("forward"))
             axes.set(title=f"{name}, {stage}", xlabel=label)
     for axes in grid[:, 0]:
-        axes.set_ylabel("cosine, mean over kernels")
+        axes.set_ylabel("cosine")
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    drawing.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
-    drawing.suptitle(
-        f"Pseudo-gradient and gradient: {settings['dataset']}, {settings['keys']} keys"
+    drawing.legend(handles, labels, loc="outside upper center", ncols=2)
+    plot.caption(
+        drawing,
+        "Cosine of the node-space pseudo-gradient to the gradient, mean over kernels, "
+        f"{settings['dataset']}, mean and standard error over {settings['keys']} keys; "
+        "against pairs for each example with candidates, and against forward passes "
+        "for each example of the minibatch. Dashed: noise at all nodes; solid: at "
+        "those that react.",
     )
     return drawing
 
@@ -130,8 +141,7 @@ def draw(
             marker=".",
             capsize=2,
         )
-    axes.set_xscale("log")
-    axes.grid(alpha=0.3)
+    axes.set(xscale="log", ylim=(0, 1))
     if not by_cost:
         axes.set_xticks(pairs, list(map(str, pairs)))
         axes.minorticks_off()

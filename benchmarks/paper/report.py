@@ -14,6 +14,7 @@ from benchmarks.harness import records
 from benchmarks.markdown import table
 from benchmarks.paper.forms import LEGEND
 from benchmarks.paper.section import Section, Verdict
+from qiaso_jax import plot
 
 PREFERENCE = ("full", "cpu")
 PAGE = "reproduction.md"
@@ -92,8 +93,7 @@ def draw(folder: Path, sections: Mapping[str, Section]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for section in sections.values():
         for file, figure in section.figures.items():
-            # Without the version of matplotlib.
-            figure.savefig(folder / file, dpi=80, metadata={"Software": None})
+            plot.save(figure, folder / file)
 
 
 def best(results: Path, name: str) -> dict[str, Any] | None:

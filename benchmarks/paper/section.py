@@ -11,6 +11,12 @@ from matplotlib.figure import Figure
 FULL_LENGTH = "100 epochs"
 """How the protocols begin that are as long as the paper's."""
 
+FORMS_IN_WORDS = (
+    "Faithful: the printed algorithm and settings, qiaso(**PAPER). Working: z-scored "
+    "or ranked losses, collapse to the expectation."
+)
+"""For the captions of figures that draw both."""
+
 Word = Literal[
     "reproduced",
     "not reproduced",
@@ -30,7 +36,10 @@ class Verdict(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A heading, Markdown, the verdicts it supports, and figures by file name."""
+    """A heading, Markdown, the verdicts it supports, and figures by file name.
+
+    Each is stored as an SVG, of this name, and as a PNG beside it.
+    """
 
     title: str
     body: str

@@ -5,7 +5,7 @@ directions, of its printed form, of node space and of evosax's methods, in units
 evaluation of K dense candidates, of one forward pass of K minibatches, and of Adam's
 step, on three networks. The methods of a table take turns within one process, so that
 whatever else the machine does strikes all of them. Leaves ``results.json``,
-``table.md``, ``cost.png`` and ``memory.png`` in the output folder, and prints the
+``table.md``, and figures of cost and memory in the output folder, and prints the
 targets of the project.
 
 ``--large`` compiles, and with ``--steps`` runs, a step with a thousand candidates of a
@@ -30,6 +30,7 @@ from benchmarks.harness import records
 from benchmarks.step_cost import large, report, tables, targets
 from benchmarks.step_cost.measure import Limits
 from benchmarks.step_cost.models import NetworkName
+from qiaso_jax import plot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Command:
     """Measures what steps cost."""
 
     output: Path = Path("benchmarks/results/step_cost")
-    """Folder for results.json, table.md, cost.png and memory.png."""
+    """Folder for results.json, table.md and the figures."""
     networks: tuple[NetworkName, ...] = get_args(NetworkName)
     candidates: tuple[int, ...] = (2, 8, 30, 128, 512)
     cnn_candidates: tuple[int, ...] = (2, 8, 30, 128)
@@ -116,8 +117,8 @@ def main(command: Command) -> None:
     records.write_json(command.output / "results.json", content)
     page = report.page(settings, content, targets.as_table(verdicts))
     records.write_text(command.output / "table.md", page)
-    report.cost(networks).savefig(command.output / "cost.png", dpi=100)
-    report.memory(networks).savefig(command.output / "memory.png", dpi=100)
+    plot.save(report.cost(networks), command.output / "cost")
+    plot.save(report.memory(networks), command.output / "memory")
     for verdict in verdicts:
         print(", ".join(filter(None, verdict.cells)))
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.markdown import table
 from benchmarks.step_cost import measure
 from benchmarks.step_cost.measure import MIB
+from qiaso_jax import plot
 
 UNITS = ("evaluation", "inference", "Adam")
 
@@ -104,52 +105,46 @@ def _number(value: float | None) -> str:
 
 
 def cost(networks: Mapping[str, Any]) -> Figure:
-    """Seconds of a step over K; the units are dashed."""
-    return _over_candidates(
-        networks, "seconds of a step", lambda row: row["seconds"], dashed=UNITS
-    )
+    """Seconds of a step."""
+    return _by_method(networks, "seconds of a step", lambda row: row["seconds"])
 
 
 def memory(networks: Mapping[str, Any]) -> Figure:
-    """Temporaries and outputs over K, in MiB."""
-    return _over_candidates(networks, "temporaries and outputs, MiB", measure.mebibytes)
+    """Temporaries and outputs, in MiB."""
+    label = "temporaries and outputs of a step (MiB)"
+    return _by_method(networks, label, measure.mebibytes)
 
 
-def _over_candidates(
-    networks: Mapping[str, Any], label: str, value: Any, dashed: tuple[str, ...] = ()
-) -> Figure:
-    drawing = Figure(figsize=(1 + 4 * len(networks), 5.5), layout="constrained")
-    panels: Any = drawing.subplots(1, len(networks), squeeze=False)[0]
-    names = list(
-        dict.fromkeys(
-            name
-            for found in networks.values()
-            for rows in found["candidates"].values()
-            for name in rows
-        )
+@plot.style()
+def _by_method(networks: Mapping[str, Any], label: str, value: Any) -> Figure:
+    """A panel for each network with a line for each method, a mark for each K."""
+    lines = [len(next(iter(n["candidates"].values()))) for n in networks.values()]
+    size = plot.WIDTH, 0.9 + 0.75 * len(lines) + 0.23 * sum(lines)
+    drawing = Figure(figsize=size, layout="constrained")
+    panels: Any = drawing.subplots(
+        len(lines), 1, squeeze=False, sharex=True, height_ratios=lines
     )
-    for axes, (network, found) in zip(panels, networks.items(), strict=True):
-        for i, name in enumerate(names):
+    numbers = sorted({int(k) for n in networks.values() for k in n["candidates"]})
+    for axes, (network, found) in zip(panels[:, 0], networks.items(), strict=True):
+        names = list(next(iter(found["candidates"].values())))
+        for number, rows in found["candidates"].items():
+            index = numbers.index(int(number))
             points = [
-                (int(number), value(rows[name]))
-                for number, rows in found["candidates"].items()
-                if name in rows and "skipped" not in rows[name]
+                (value(rows[name]), place)
+                for place, name in enumerate(names)
+                if "skipped" not in rows[name]
             ]
-            if points:
-                style = "--" if name in dashed else "-"
-                marker = "ox^v"[i // 10]
-                axes.plot(
-                    *zip(*points, strict=True), style, marker=marker, markersize=3,
-                    color=f"C{i % 10}", label=name,
-                )  # fmt: skip
-        axes.set(title=network, xlabel="candidates", xscale="log", yscale="log")
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel(label)
-    handles: dict[str, Any] = {}
-    for axes in panels:
-        lines, labels = axes.get_legend_handles_labels()
-        handles |= dict(zip(labels, lines, strict=True))
-    drawing.legend(
-        handles.values(), handles, loc="outside lower center", ncols=5, fontsize=8
-    )
+            axes.plot(
+                *zip(*points, strict=True),
+                linestyle="",
+                marker="os^Dv"[index % 5],
+                color=plot.COLOURS[index % len(plot.COLOURS)],
+                markersize=6,
+                label=f"K = {number}",
+            )
+        axes.set_yticks(range(len(names)), names)
+        axes.set(title=network, ylim=(len(names) - 0.5, -0.5), xscale="log")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    panels[-1, 0].set_xlabel(label)
+    plot.caption(drawing, "Methods, their settings and the machine are in table.md.")
     return drawing

@@ -107,7 +107,7 @@ def test_the_page_follows_from_stored_files_alone(contents, tmp_path):
     first = pages["reproduction/table1.md"]
     assert first.startswith("# Table 1: initialisation and seeds\n\n`python -m")
     assert "benchmarks.paper table1 --profile smoke" in first
-    assert "../figures/figure8_ablation.png" in pages["reproduction/figure8.md"]
+    assert "../figures/figure8_ablation.svg" in pages["reproduction/figure8.md"]
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def check_section(module, content, name):
     for verdict in section.verdicts:
         assert "|" not in verdict.claim + verdict.found
     (figure,) = section.figures.values()
-    assert list(section.figures) == [f"{name}.png"]
+    assert list(section.figures) == [f"{name}.svg"]
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=80)
     assert len(drawn.getvalue()) < 300_000

@@ -76,7 +76,7 @@ def test_every_claim_is_in_the_table_and_the_ledger(content):
         assert verdict.claim == f"{claim.where}: {claim.statement}"
         assert "|" not in verdict.claim + verdict.found
         assert f"\n| {claim.where} | " in section.body
-    assert section.figures.keys() == {"theory_escape.png"}
+    assert section.figures.keys() == {"theory_escape.svg"}
 
 
 def test_simulated_escapes_agree_with_scipy(content):

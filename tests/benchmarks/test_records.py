@@ -74,7 +74,8 @@ def test_curves_show_means_over_seeds():
     figure = plotting.curves(history, "title")
     losses, accuracies = figure.axes
     assert list(losses.lines[0].get_ydata()) == [1.5, 1.25]
-    assert list(accuracies.lines[0].get_ydata()) == [0.75, 0.75]
+    assert list(accuracies.lines[0].get_ydata()) == [75, 75]
+    assert accuracies.lines[0].get_marker() == "o"
     assert [text.get_text() for text in losses.get_legend().get_texts()] == [
         "train loss"
     ]

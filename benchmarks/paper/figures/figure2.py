@@ -169,7 +169,7 @@ def section(content: dict[str, Any]) -> Section:
         "Best loss of the printed algorithm at the end, by the rate at which the "
         f"probability of tunnelling decays (1: never):\n\n{ends}\n{LEGEND}",
         [monotone(forms), low(forms), *(deeper(*each) for each in decays.items())],
-        {"figure2.png": figure(content)},
+        {"figure2.svg": figure(content)},
     )
 
 

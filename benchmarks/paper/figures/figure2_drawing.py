@@ -8,61 +8,59 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.paper.columns import Row
+from benchmarks.paper.section import FORMS_IN_WORDS
 from benchmarks.rastrigin.methods import DIMENSION
+from qiaso_jax import plot
 
 
+@plot.style()
 def figure(content: dict[str, Any]) -> Figure:
     """A, expected and best loss; B, the rate at which tunnelling fades."""
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(plot.WIDTH, 7.6), layout="constrained")
     rows = content["tunnelling"]
-    widths = (1.25, *[1] * len(rows))
-    panels: Any = figure.subplots(1, len(widths), width_ratios=widths)
-    _draw_losses(panels[0], content["forms"])
-    for axes, (epsilon, decays) in zip(panels[1:], rows.items(), strict=True):
-        _draw_decays(axes, epsilon, decays)
-    for axes in panels:
-        axes.grid(alpha=0.3)
-    for axes in panels[2:]:
-        axes.sharey(panels[1])
-    figure.suptitle(
-        f"{DIMENSION}-D Rastrigin, {content['evaluations']:,} evaluations, "
-        f"{content['seeds']} seeds"
+    panels = figure.subplot_mosaic([["losses"] * len(rows), [*rows]])
+    _draw_losses(panels["losses"], content["forms"])
+    for epsilon, decays in rows.items():
+        _draw_decays(panels[epsilon], epsilon, decays)
+    first, *others = (panels[epsilon] for epsilon in rows)
+    first.set_ylabel("best loss so far")
+    first.legend(title="decay rate")
+    for axes in others:
+        axes.sharey(first)
+    plot.caption(
+        figure,
+        f"{DIMENSION}-D Rastrigin function, {content['evaluations']:,} evaluations. "
+        f"Medians of {content['seeds']} seeds, bands between quartiles. "
+        f"{FORMS_IN_WORDS} B is the faithful form.",
     )
     return figure
 
 
 def _draw_losses(axes: Axes, forms: dict[str, Row]) -> None:
-    colours = ("tab:red", "tab:orange", "tab:blue")
-    for colour, (name, form) in zip(colours, forms.items(), strict=True):
+    for colour, (name, form) in zip((3, 1, 0), forms.items(), strict=True):
         for key, style in (("expected", "-"), ("best", ":")):
-            label = f"{name}, K = {form['population']}: {key}"
-            _band(axes, form["thousands"], form[key], label, colour, style)
+            low, middle, high = form[key]
+            plot.curve(
+                form["thousands"],
+                middle,
+                (low, high),
+                ax=axes,
+                linestyle=style,
+                color=plot.COLOURS[colour],
+                label=f"{name}, K = {form['population']}: {key}",
+            )
     axes.set(
         title="A. Loss of the superposition",
         xlabel="thousands of evaluations (iterations × K)",
         ylabel="loss of an iteration",
         yscale="log",
     )
-    axes.legend(fontsize=8)
+    axes.legend()
 
 
 def _draw_decays(axes: Axes, epsilon: str, decays: list[dict[str, Any]]) -> None:
-    for index, one in enumerate(decays):
+    for one in decays:
+        low, middle, high = one["best"]
         label = f"{one['decay']:g}"
-        _band(axes, one["iterations"], one["best"], label, f"C{index}", "-")
-    axes.set(
-        title=f"B. Faithful, ε = {epsilon}",
-        xlabel="iterations",
-        ylabel="best loss so far",
-        xscale="log",
-    )
-    axes.legend(title="decay rate", fontsize=8, title_fontsize=8)
-
-
-def _band(
-    axes: Axes, x: Any, quartiles: Any, label: str, colour: str, style: str
-) -> None:
-    """The median over seeds, and its quartiles as a band."""
-    low, middle, high = quartiles
-    axes.plot(x, middle, style, color=colour, label=label, linewidth=1.2)
-    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        plot.curve(one["iterations"], middle, (low, high), ax=axes, label=label)
+    axes.set(title=f"B. ε = {epsilon}", xlabel="iterations", xscale="log")

@@ -8,10 +8,19 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.paper.columns import label, protocol, tabulated
+from benchmarks.paper.figures.accuracy_axis import accuracy_axis
 from benchmarks.paper.forms import QIASO
 from benchmarks.paper.runs import Run
-from benchmarks.paper.section import FULL_LENGTH, Section, Verdict, Word, judged
+from benchmarks.paper.section import (
+    FORMS_IN_WORDS,
+    FULL_LENGTH,
+    Section,
+    Verdict,
+    Word,
+    judged,
+)
 from benchmarks.paper.study import Study
+from qiaso_jax import plot
 
 FORMS_DRAWN = ("sgd", "adam", "nadam", "rmsprop", *QIASO)
 CURVES = ("train_loss", "test_accuracy")
@@ -43,7 +52,7 @@ def section(content: dict[str, Any]) -> Section:
         ("epochs with a rise", lambda row: f"{100 * row['rises']:.0f} %"),
         ("protocol", protocol),
     )
-    figures = {"figure4_convergence.png": figure(rows)} if rows else {}
+    figures = {"figure4_convergence.svg": figure(rows)} if rows else {}
     title = "Figure 4: convergence on MNIST"
     return Section(title, body, verdicts(rows), figures)
 
@@ -69,21 +78,29 @@ def word(row: dict[str, Any]) -> Word:
     return judged(falls, row["form"])
 
 
+@plot.style()
 def figure(rows: list[dict[str, Any]]) -> Figure:
     """Training loss and test accuracy over epochs, ± one standard deviation."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    panels: Any = figure.subplots(1, 2)
-    for axes, name in zip(panels, CURVES, strict=True):
-        for row in rows:
-            mean, sd = np.array(row[name]), np.array(row[f"{name}_sd"])
-            epochs = np.arange(1, len(mean) + 1)
-            (line,) = axes.plot(epochs, mean, label=label(row))
-            axes.fill_between(
-                epochs, mean - sd, mean + sd, alpha=0.2, color=line.get_color()
-            )
-        axes.set(xlabel="epoch", xscale="log")
-        axes.grid(alpha=0.3)
-    panels[0].set(ylabel="training loss", yscale="log")
-    panels[1].set(ylabel="test accuracy")
-    panels[0].legend(fontsize="small")
+    figure = Figure(figsize=(plot.WIDTH, 8), layout="constrained")
+    panels: Any = figure.subplots(2, 1, sharex=True)
+    for row in rows:
+        mean, sd = np.array(row["train_loss"]), np.array(row["train_loss_sd"])
+        epochs = np.arange(1, len(mean) + 1)
+        # One that reaches below 0 has no end on a logarithmic axis.
+        low = np.where(mean > sd, mean - sd, np.nan)
+        plot.curve(epochs, mean, (low, mean + sd), ax=panels[0], label=label(row))
+        error = 100 * (1 - np.array(row["test_accuracy"]))
+        sd = 100 * np.array(row["test_accuracy_sd"])
+        plot.curve(epochs, error, (error - sd, error + sd), ax=panels[1])
+    panels[0].set(ylabel="training loss (nats)", yscale="log", xscale="log")
+    panels[1].set_xlabel("epoch")
+    accuracy_axis(panels[1], "y")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    plot.caption(
+        figure,
+        "MNIST, MLP 128-64: mean over seeds and, where it is smaller, its standard "
+        "deviation; epochs and seeds are in the table. The lower axis is logarithmic "
+        f"in the error. {FORMS_IN_WORDS}",
+    )
     return figure

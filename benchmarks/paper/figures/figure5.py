@@ -15,9 +15,17 @@ from benchmarks.paper.figures.rastrigin_traces import (
     trace,
     working_settings,
 )
-from benchmarks.paper.section import Section, Verdict, judged_either, reproduced, share
+from benchmarks.paper.section import (
+    FORMS_IN_WORDS,
+    Section,
+    Verdict,
+    judged_either,
+    reproduced,
+    share,
+)
 from benchmarks.paper.study import Study
 from benchmarks.rastrigin.methods import HALF_WIDTH, WORKING_SIGMA
+from qiaso_jax import plot
 
 START = (-3.2, 4.1)
 BINS = 64
@@ -87,7 +95,7 @@ def section(content: dict[str, Any]) -> Section:
         f"{content['bins']}² cells and the basins of {len(MINIMA) ** 2} minima.\n\n"
         f"{reach}\n{LEGEND}",
         [explored(panels), varied(panels)],
-        {"figure5.png": figure(content)},
+        {"figure5.svg": figure(content)},
     )
 
 
@@ -115,35 +123,39 @@ def varied(panels: dict[str, Row]) -> Verdict:
     )
 
 
+@plot.style()
 def figure(content: dict[str, Any]) -> Figure:
     """A density for each setting, with the minima, the start and the goal."""
     panels, bins = content["panels"], content["bins"]
-    columns = min(3, len(panels))
-    figure = Figure(figsize=(3.5 * columns, 7), layout="constrained")
-    grid: Any = figure.subplots(
-        -(-len(panels) // columns), columns, sharex=True, sharey=True, squeeze=False
-    )
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(plot.WIDTH, 1.8 + 2.3 * rows), layout="constrained")
+    grid: Any = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
     minima = np.stack(np.meshgrid(MINIMA, MINIMA), axis=-1).reshape(-1, 2)
     edges = np.linspace(-HALF_WIDTH, HALF_WIDTH, bins + 1)
     drawn: Any = None
-    for axes, (title, panel) in zip(grid.flat, panels.items(), strict=False):
+    for axes, (title, panel) in zip(grid.T.flat, panels.items(), strict=False):
         counts = np.array([row.split() for row in panel["counts"]], float)
         shares = np.ma.masked_equal(counts.T / panel["candidates"], 0)
-        axes.plot(*minima.T, ".", color="grey", markersize=2.5)
         drawn = axes.pcolormesh(
-            edges, edges, shares, norm=LogNorm(1e-5, 1), cmap="viridis"
+            edges, edges, shares, norm=LogNorm(1e-5, 1), rasterized=True
         )
-        axes.plot(*START, "x", color="tab:red", markersize=9, label="start")
-        axes.plot(0, 0, "+", color="black", markersize=11, label="global minimum")
+        axes.plot(*minima.T, ".", color=plot.GREY, markersize=3, label="minima")
+        axes.plot(
+            0, 0, "+", color=plot.COLOURS[1], markersize=11, label="global minimum"
+        )
+        axes.plot(*START, "x", color=plot.COLOURS[3], markersize=9, label="start")
         axes.set(title=title, aspect="equal")
-    grid[0, 0].legend(fontsize=8, loc="lower right")
+        axes.grid(False)
     for axes in grid[-1]:
         axes.set_xlabel("$x_1$")
     for axes in grid[:, 0]:
         axes.set_ylabel("$x_2$")
-    figure.colorbar(drawn, ax=grid, label="share of candidates", shrink=0.8)
-    figure.suptitle(
-        f"2-D Rastrigin: candidates of {content['steps']} iterations, K = 30, "
-        f"{content['seeds']} seeds; a grey dot is a minimum"
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    figure.colorbar(drawn, ax=grid, label="share of candidates", shrink=0.6)
+    plot.caption(
+        figure,
+        f"2-D Rastrigin function: candidates of {content['steps']} iterations, K = 30, "
+        f"{content['seeds']} seeds. {FORMS_IN_WORDS}",
     )
     return figure

@@ -17,17 +17,22 @@ from benchmarks.paper.figures.rastrigin_traces import (
     trace,
     working_settings,
 )
-from benchmarks.paper.section import Section, Verdict, judged_either, share
+from benchmarks.paper.section import (
+    FORMS_IN_WORDS,
+    Section,
+    Verdict,
+    judged_either,
+    share,
+)
 from benchmarks.paper.study import Study
 from benchmarks.rastrigin.methods import HALF_WIDTH, WORKING_SIGMA, rastrigin
+from qiaso_jax import plot
 
 CORNERS = np.array([(-4.2, -3.8), (4.4, -2.6), (3.1, 4.3), (-3.6, 3.3)])
 SHORT = 120
 """Iterations of the drawn searches; σ of the working form is annealed over them."""
 EVERY = 4, 3
 """Of the drawn searches, which iterations and which candidates are kept."""
-FLOOR = -20.0
-"""Where the paths are drawn once more, as seen from above."""
 MOST = 0.9
 """The share of searches that has to arrive."""
 NOTABLE = 0.05
@@ -113,7 +118,7 @@ def section(content: dict[str, Any]) -> Section:
         f"The figure has {SHORT} iterations from four points: dots are candidates, "
         f"lines centres.\n\n{LEGEND}",
         verdicts(content["reached"]),
-        {"figure6.png": figure(content)},
+        {"figure6.svg": figure(content)},
     )
 
 
@@ -141,47 +146,54 @@ def verdicts(reached: dict[str, Row]) -> list[Verdict]:
     return result
 
 
+@plot.style()
 def figure(content: dict[str, Any]) -> Figure:
     """A, the landscape; B and C, candidates and centres on their way over it."""
-    figure = Figure(figsize=(14, 4.6), layout="constrained")
+    figure = Figure(figsize=(plot.WIDTH, 7.6), layout="constrained")
     line = np.linspace(-HALF_WIDTH, HALF_WIDTH, 181)
     x, y = np.meshgrid(line, line)
     height = rastrigin(np.stack([x, y], axis=-1), np)
-    panels: list[Any] = [
-        figure.add_subplot(1, 3, 1 + i, projection="3d") for i in range(3)
-    ]
-    surface = panels[0]
-    surface.plot_surface(x, y, height, cmap="viridis", rcount=90, ccount=90)
-    surface.set_title("A. The 2-D Rastrigin function")
+    panels: dict[str, Any] = figure.subplot_mosaic(
+        "AA;BC", per_subplot_kw={"A": {"projection": "3d"}}
+    )
+    surface = panels["A"]
+    surface.plot_surface(
+        x, y, height, cmap="viridis", rcount=90, ccount=90, rasterized=True
+    )
+    surface.set_box_aspect(None, zoom=1.15)
+    surface.set(title="A. The 2-D Rastrigin function", zlabel="loss")
+    for axis in (surface.xaxis, surface.yaxis, surface.zaxis):
+        axis.pane.set_alpha(0)
     drawn = reversed(content["paths"].items())
-    for axes, letter, (name, kept) in zip(panels[1:], "BC", drawn, strict=True):
-        axes.computed_zorder = False  # the floor would hide what is in front of it
-        axes.contourf(x, y, height, levels=12, offset=FLOOR, cmap="Greys", alpha=0.5)
+    for letter, (name, kept) in zip("BC", drawn, strict=True):
+        axes = panels[letter]
+        axes.pcolormesh(x, y, height, cmap="Greys", alpha=0.35, rasterized=True)
         _draw_paths(axes, kept)
-        axes.set_title(f"{letter}. Four searches, {name.split(',')[0]}")
-    panels[1].legend(loc="upper right", fontsize=8)
-    for axes in panels:
+        axes.set(title=f"{letter}. {name.split(',')[0].capitalize()}", aspect="equal")
+        axes.set_xticks(range(-4, 5, 2))
+        axes.grid(False)
+    for axes in panels.values():
         axes.set(xlabel="$x_1$", ylabel="$x_2$")
-        axes.set(zlabel="loss", zticks=range(0, 81, 20))
-        axes.set_box_aspect(None, zoom=0.87)
+    handles, labels = panels["B"].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    plot.caption(
+        figure,
+        f"{SHORT} iterations of four searches from above, K = 30; darker is higher. "
+        f"{FORMS_IN_WORDS}",
+    )
     return figure
 
 
 def _draw_paths(axes: Any, kept: dict[str, Any]) -> None:
     paths = zip(kept["centres"], kept["candidates"], strict=True)
     for index, (centres, candidates) in enumerate(paths):
-        path = np.array(centres)
-        few = np.array(candidates).reshape(-1, 2)
-        colour = f"C{index}"
-        axes.scatter(*few.T, rastrigin(few, np), color=colour, s=6, alpha=0.5)
-        axes.plot(*path.T, FLOOR, color=colour, linewidth=1, linestyle=":")
-        axes.plot(*path.T, rastrigin(path, np), color=colour, linewidth=1.2)
-        axes.scatter(
-            *path[0],
-            rastrigin(path[0], np),
-            color=colour,
-            s=60,
-            marker="^",
-            label=None if index else "start",
-        )
-    axes.scatter(0, 0, 0, color="black", s=80, marker="*", label="global minimum")
+        path, few = np.array(centres), np.array(candidates).reshape(-1, 2)
+        colour = plot.COLOURS[index]
+        named = ("candidates", "centre", "start") if index == 0 else (None,) * 3
+        axes.plot(*few.T, ".", color=colour, markersize=3, alpha=0.6, label=named[0])
+        axes.plot(*path.T, color=colour, label=named[1])
+        axes.plot(*path[0], "^", color=colour, markersize=9, label=named[2])
+    axes.plot(
+        *(0, 0), "*", color="black", markeredgecolor="white", markersize=13,
+        label="global minimum",
+    )  # fmt: skip

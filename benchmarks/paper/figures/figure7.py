@@ -8,11 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.paper import statistics
+from benchmarks.paper.figures.accuracy_axis import accuracy_axis, dots
 from benchmarks.paper.forms import FORMS, QIASO, recipes
-from benchmarks.paper.section import Section
+from benchmarks.paper.section import FORMS_IN_WORDS, Section
 from benchmarks.paper.study import Study
 from benchmarks.paper.tables import table4
 from benchmarks.paper.tables.accuracies import accuracies
+from qiaso_jax import plot
 
 
 def measure(study: Study) -> dict[str, Any]:
@@ -22,25 +24,43 @@ def measure(study: Study) -> dict[str, Any]:
 
 
 def section(content: dict[str, Any]) -> Section:
-    """Bars beside the paper's; those below the axis are marked by their number."""
+    """Points beside the paper's, on an axis that shows small errors and large."""
     rows = [row for row in content["rows"] if "accuracy" in row]
     body = "Mean over seeds, with 95 % intervals where there are seeds enough. " + (
-        "The paper's bars, of ten seeds, in grey.\n"
+        "The paper's, of ten seeds, in grey.\n"
     )
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for i, row in enumerate(rows):
-        values = np.array(row["accuracy"])
-        half = statistics.half_width(values)
-        error = half if np.isfinite(half) else 0.0
-        theirs, their_half, _ = table4.PAPER["mnist"][FORMS[row["form"]].paper]
-        axes.bar(i - 0.2, values.mean(), 0.4, yerr=error, color="tab:blue", capsize=3)
-        axes.bar(i + 0.2, theirs, 0.4, yerr=their_half, color="lightgrey", capsize=3)
-        if values.mean() < 95:
-            axes.text(i - 0.2, 95.05, f"{values.mean():.1f}", rotation=90, ha="center")
-    labels = [FORMS[row["form"]].label for row in rows]
-    axes.set_xticks(range(len(rows)), labels, rotation=30, ha="right")
-    axes.set(ylim=(95, 99.5), ylabel="test accuracy, %")
     return Section(
-        "Figure 7: accuracies with intervals", body, (), {"figure7_bars.png": figure}
+        "Figure 7: accuracies with intervals",
+        body,
+        (),
+        {"figure7_bars.svg": figure(rows)},
     )
+
+
+@plot.style()
+def figure(rows: list[dict[str, Any]]) -> Figure:
+    """A line for each optimizer."""
+    size = plot.WIDTH, 2 + 0.5 * len(rows)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    values = [np.array(row["accuracy"]) for row in rows]
+    means = [each.mean() for each in values]
+    halves = np.nan_to_num([statistics.half_width(each) for each in values])
+    papers = [table4.PAPER["mnist"][FORMS[row["form"]].paper] for row in rows]
+    theirs, their_halves = ([paper[i] for paper in papers] for i in range(2))
+    places = np.arange(len(rows))
+    dots(axes, places + 0.15, theirs, their_halves, plot.GREY, "the paper")
+    dots(axes, places - 0.15, means, halves, plot.COLOURS[0], "measured")
+    axes.set_yticks(
+        places, [f"{FORMS[row['form']].label}\n{row['protocol']}" for row in rows]
+    )
+    accuracy_axis(axes, "x")
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(False, axis="y")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    plot.caption(
+        figure,
+        "MNIST; mean and 95 % interval. The axis is logarithmic in the error. "
+        f"{FORMS_IN_WORDS}",
+    )
+    return figure

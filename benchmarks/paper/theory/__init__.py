@@ -82,5 +82,5 @@ def section(content: dict[str, Any]) -> Section:
             Verdict(f"{claim.where}: {claim.statement}", found, word)
             for claim, (_, found, word) in outcomes
         ],
-        figures={"theory_escape.png": escape_claims.figure(content["escape"])},
+        figures={"theory_escape.svg": escape_claims.figure(content["escape"])},
     )

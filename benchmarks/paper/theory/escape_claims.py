@@ -16,6 +16,7 @@ from benchmarks.paper.theory.escape import (
     CUMULATIVE_STEPS,
     NORM_BARRIER,
 )
+from qiaso_jax import plot
 
 EACH = f"{{draws:,}} jumps for each of {len(BARRIERS)} barriers"
 NORMS = f"{{draws:,}} jumps, Δ = {NORM_BARRIER:g} εσ"
@@ -165,29 +166,35 @@ def body(content: dict[str, Any]) -> str:
     )
 
 
+@plot.style()
 def figure(content: dict[str, Any]) -> Figure:
     """Escape probability over the height of the barrier."""
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    panels: Any = figure.subplots(1, 2)
+    figure = Figure(figsize=(plot.WIDTH, 6.4), layout="constrained")
+    panels: Any = figure.subplots(2, 1, sharex=True)
     curve = content["curve"]
     seen = [b for b in content["barriers"] if b["simulated"] > 0]
     z, simulated, error = ([b[k] for b in seen] for k in ("z", "simulated", "error"))
     for axes in panels:
-        for name, label, style in (
-            ("exact", "exact (Eq 67)", "k-"),
-            ("eq68", "Eq 68, upper bound", "C0--"),
-            ("eq69", 'Eq 69, "lower bound"', "C3--"),
+        for name, label, style, colour in (
+            ("exact", "exact (Eq 67)", "-", plot.GREY),
+            ("eq68", "Eq 68, upper bound", "--", plot.COLOURS[0]),
+            ("eq69", 'Eq 69, "lower bound"', "--", plot.COLOURS[3]),
         ):
-            axes.plot(curve["z"], curve[name], style, label=label, linewidth=1.2)
+            axes.plot(curve["z"], curve[name], style, color=colour, label=label)
         axes.errorbar(
             z,
             simulated,
             yerr=2 * np.array(error),
-            fmt="k.",
+            fmt="o",
+            color=plot.GREY,
             label="simulated, ± 2 standard errors",
         )
-        axes.set(xlabel="height of the barrier, Δ/(εσ)", ylabel="escape in one jump")
-        axes.grid(alpha=0.3)
-    panels[0].legend(fontsize=8)
-    panels[1].set(yscale="log", ylim=(1e-6, 2))
+        axes.set_ylabel("escape in one jump")
+    panels[0].legend()
+    panels[1].set(yscale="log", ylim=(1e-6, 2), xlabel="height of the barrier, Δ/(εσ)")
+    plot.caption(
+        figure,
+        f"Probability that one jump of tunnelling clears a barrier, of "
+        f"{content['draws']:,} jumps each; below on a logarithmic axis.",
+    )
     return figure
