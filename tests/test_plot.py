@@ -197,9 +197,16 @@ def test_a_landscape_goes_from_worse_candidates_to_better_ones(search):
 def test_a_landscape_of_two_weights_shows_these():
     tx, params = qiaso_jax.qiaso(5, sigma=0.3), jnp.array([10.0, 20.0])
     state = tx.init(params)
-    ax = plot.landscape(tx, state, params, lambda x: jnp.sum(x**2), resolution=2)
-    places = np.asarray(ax.collections[1].get_offsets())
-    np.testing.assert_allclose(places, qiaso_jax.ask(tx, state, params), rtol=1e-6)
+    ax = plot.landscape(tx, state, params, lambda x: x[0] - 3 * x[1], resolution=2)
+    mesh, dots = ax.collections[:2]
+    candidates = qiaso_jax.ask(tx, state, params)
+    np.testing.assert_allclose(dots.get_offsets(), candidates, rtol=1e-6)
+    # The corners of its two by two cells, of which each is drawn in the middle.
+    corners = mesh.get_coordinates()
+    x, y = np.moveaxis((corners[1:, 1:] + corners[:-1, :-1]) / 2, -1, 0)
+    np.testing.assert_allclose(mesh.get_array(), x - 3 * y, rtol=1e-5)
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == ["candidates", "centre"]
     np.testing.assert_array_equal(ax.lines[0].get_xydata(), [params])
 
 
@@ -222,6 +229,7 @@ def test_sites_of_a_network():
     assert above[0] == "in\n(product)"
     assert ax.yaxis_inverted()
     assert len(ax.get_legend().get_texts()) == 6
+    assert len(plot.sites(SITES[2:]).get_legend().get_texts()) == 2
 
 
 def test_a_table_of_sites():

@@ -69,6 +69,8 @@ def sites(listed: Sequence[NodeSite], *, ax: Axes | None = None) -> Axes:
             ("nodes per example", "none", [site.nodes for site in listed]),
             ("of these reactive", COLOURS[3], [site.reactive for site in listed]),
         ):
+            if not any(counts):
+                continue
             handles += ax.plot(
                 [count or np.nan for count in counts],
                 rows,
