@@ -70,12 +70,13 @@ def minimize(
     :math:`μ_\mathrm{eff} = 1/\sum p^2`; C keeps its determinant.
 
     The tunnelling of the search are restarts. A run ends where values, or points,
-    differ no more, on a plateau, or without any gain for long. Three arms share what is
-    left of the budget: runs with ever twice the candidates, small ones in between
-    (BIPOP, Hansen 2009), and runs that anneal σ, the same in all directions, with four
-    times the candidates of the one before: these find the global minimum of a rugged
-    function, and go on as long as they lead. ``benchmarks/coco`` and
-    ``benchmarks/rastrigin`` measure this.
+    differ no more, or by less than six digits of both; on a plateau; without any gain
+    for long; or far behind the best run. Three arms share what is left of the budget:
+    runs with ever twice the candidates, small ones in between (BIPOP, Hansen 2009), and
+    runs that anneal σ, the same in all directions, with four times the candidates of
+    the one before: these find the global minimum of a rugged function, and go on as
+    long as they lead by far. ``benchmarks/coco`` and ``benchmarks/rastrigin`` measure
+    this.
 
     The search ends before its budget is spent when ``target`` is reached, when five
     runs have converged to the best value, or when there are no ``restarts`` left.
