@@ -25,7 +25,8 @@ NARROW = 1e-12
 
 DIGITS = 1e-6
 """A run whose values and spreads both are this part of the first ones has converged:
-where a function is rugged, one or the other alone goes on for long."""
+where a function is rugged, one or the other alone goes on for long. Of more than ten
+coordinates to the power of N/10: a way along a sharp ridge is long then."""
 
 BEHIND = 100
 """A run gives up that is behind the best by so many times what its values differ by."""
@@ -250,7 +251,8 @@ def ended(
     rounding = jnp.finfo(values.dtype).eps * jnp.abs(space.offset + gaussian.mean)
     narrow = jnp.all(spreads < jnp.maximum(NARROW * run.sigma, rounding))
     spread = jnp.max(spreads)
-    narrow |= (spread < DIGITS * run.sigma) & (apart < DIGITS * unit)
+    digits = DIGITS ** max(1, size / 10)
+    narrow |= (spread < digits * run.sigma) & (apart < digits * unit)
     is_flat = run.flat >= jnp.where(leaves, run.recent.size, FLAT)
     converged = (one_value | narrow) & (run.annealing < 0) | is_flat & (run.scale > 0)
     patience = 100 * run.candidates + 100 * size**1.5
