@@ -11,7 +11,7 @@ import dataclasses
 import importlib.metadata
 import math
 import multiprocessing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,8 +33,8 @@ from qiaso_jax.search.covariance import DIAGONAL, FULL, Kind
 REFERENCE = "as it is"
 NOTES = """\
 Share of 51 targets, from 1e2 to 1e-8 above the optimum, that are reached by
-`minimize(..., workers=map)` in {evaluations:,}·D evaluations; mean over the functions of
-a group and the instances of each. First the share as it is, then by how much less or
+`minimize(..., workers=map)` in {evaluations:,}·D evaluations; mean over the functions
+of a group and the instances of each. First the share as it is, then by how much less or
 more it is with one part changed, and the standard error of that, paired by function
 and instance.
 
@@ -50,7 +50,7 @@ and instance.
 
 
 def logarithmic(log_p: jax.Array, known: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """p and w of CMA-ES: Hansen (2016), eq. 49; positive and negative ones sum to ±1.
+    """Those of CMA-ES: Hansen (2016), eq. 49; the positive and the negative sum to ±1.
 
     Args:
       log_p: amplitudes by which the candidates are ranked, shape ``[K]``.
