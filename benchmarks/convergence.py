@@ -110,7 +110,7 @@ def main(command: Command) -> None:
 def minimised(
     fun: Callable[..., Any], starts: np.ndarray, budget: int
 ) -> list[int | None]:
-    """Evaluations of ``minimize``, side by side; None where the target is not reached.
+    """Evaluations of ``minimize``; None where the target is not reached.
 
     Args:
       fun: the function.
@@ -118,18 +118,18 @@ def minimised(
       budget: evaluations.
     """
 
+    @jax.jit
     def search(start, key):
         result = qiaso_jax.minimize(
             fun, start, sigma=SIGMA, max_evaluations=budget, target=TARGET, key=key
         )
         return result.nfev, result.fun
 
-    found = jax.jit(jax.vmap(search))(jnp.asarray(starts), jnp.arange(len(starts)))
-    spent, values = map(np.asarray, found)
-    return [
-        int(number) if value <= TARGET else None
-        for number, value in zip(spent, values, strict=True)
-    ]
+    found: list[int | None] = []
+    for seed, start in enumerate(starts):
+        spent, value = search(jnp.asarray(start), seed)
+        found.append(int(spent) if value <= TARGET else None)
+    return found
 
 
 def pycma(fun: Callable[..., Any], starts: np.ndarray, budget: int) -> list[int | None]:
