@@ -32,7 +32,7 @@ SIGMA = 1.0
 NOTES = """\
 Evaluations until a value is at most 1e-8, of functions of 10 coordinates whose minimum
 is 0: medians over {seeds} starts, uniform in [−2, 2]^10, with a spread of 1; both
-methods restart by themselves, and count whole steps.
+methods restart by themselves, and count whole steps, pycma its last mean, too.
 
 The best value on the 30-D Rastrigin function by the defaults of `minimize`: median, and
 how many of {rastrigin_seeds} starts, uniform in the box, are at the global minimum (a

@@ -35,8 +35,9 @@ def test_the_command(monkeypatch, tmp_path, capsys):
     assert "| 100 | 0.2 | 2/3 |" in text
     [run] = json.loads((tmp_path / "results.json").read_text())["runs"]
     ours, theirs = run["minimize"], run["cma"]
-    # Ten candidates a step, both.
-    assert all(number % 10 == 0 for number in ours + theirs)
+    # Ten candidates a step, both; pycma evaluates its last mean, too.
+    assert all(number % 10 == 0 for number in ours)
+    assert all(number % 10 in (0, 1) for number in theirs)
     assert all(500 < number < 3000 for number in ours + theirs)
     ratio = np.median(ours) / np.median(theirs)
     line = f"| sphere | {np.median(ours):,.0f} | {np.median(theirs):,.0f} | {ratio:.2f}"
