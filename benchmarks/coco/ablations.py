@@ -83,8 +83,8 @@ def _nothing_pushes_away(kind, size, p, w):
     return jnp.maximum(w, 0)
 
 
-def _root_alone(covariance):
-    root, log_scale = FULL.root(covariance)
+def _root_alone(matrix):
+    root, log_scale = FULL.root(matrix)
     return root, jnp.zeros_like(log_scale)
 
 
@@ -190,15 +190,16 @@ def main(command: Command) -> None:
         tasks = {pool.submit(differences, each): each for each in ablations}
         for task in as_completed(tasks):
             found[tasks[task]] = task.result()
-            done = [each for each in ablations if each in found]
-            runs = [each._asdict() | {"differences": found[each]} for each in done]
-            records.write_json(
-                command.output / "ablations.json", content | {"runs": runs}
-            )
-            text = page(found, ablations)
-            records.write_text(command.output / "ablations.md", text)
             progress(f"{tasks[task].dimension}-D {tasks[task].variant}")
-    print(text)
+            runs = [
+                each._asdict() | {"differences": found[each]}
+                for each in ablations
+                if each in found
+            ]
+            content |= {"runs": runs}
+            records.write_json(command.output / "ablations.json", content)
+            records.write_text(command.output / "ablations.md", page(found, ablations))
+    print(page(found, ablations))
 
 
 def differences(ablation: Ablation) -> dict[int, list[float]]:

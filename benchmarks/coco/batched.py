@@ -45,7 +45,7 @@ def searched(plan: Plan) -> Callable[[int, Sequence[int]], list[float]]:
     Best value less the optimum; a search ends once all targets are reached.
     """
     zero = jnp.zeros(plan.size, plan.dtype)
-    space = Space(zero, zero + SIGMA, zero - jnp.inf, zero + jnp.inf)
+    space = Space(zero, zero + SIGMA, zero - jnp.inf, zero + jnp.inf, zero > 0)
 
     def told(before, target, values):
         own = plan._replace(target=target)
@@ -64,7 +64,7 @@ def searched(plan: Plan) -> Callable[[int, Sequence[int]], list[float]]:
         optima = np.array([problem.best_value() for problem in problems])
         seeds = jnp.array([1000 * function + instance for instance in instances])
         keys = jax.vmap(lambda seed: jax.random.key_data(jax.random.key(seed)))(seeds)
-        states = jax.vmap(partial(state.begun, plan))(keys)
+        states = jax.vmap(partial(state.begun, plan, space))(keys)
         # Below the last target by more than what the sum rounds.
         targets = optima + TARGETS[-1] / 2
         while (is_on := np.asarray(states.status) == MinimizeStatus.RUNNING).any():

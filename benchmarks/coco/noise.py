@@ -38,7 +38,8 @@ spread of 2. Additive noise is 𝒩(0, 1); multiplicative noise has the differen
 optimum times exp(𝒩(0, 1)).
 
 `x` of `minimize` and *xbest* of pycma are the point with the least value that was seen;
-`mean` and *xfavorite* are the mean of the distribution that is searched with.
+`mean` and *xfavorite* are the mean of the distribution that is searched with. Last, of
+how many instances `mean` has the lower true value of `minimize`'s two.
 """
 
 
@@ -170,13 +171,21 @@ def page(tasks: Sequence[Task], found: Sequence[Mapping[str, Sequence[float]]]) 
             [
                 f"{FUNCTIONS[task.function]} f{task.function}, {task.noise}",
                 *(quartiles(result[name]) for name in POINTS),
+                f"{lower(result)}/{len(task.instances)}",
             ]
             for task, result in zip(tasks, found, strict=True)
             if task.dimension == dimension
         ]
-        parts += [f"## {dimension}-D", "", table(["", *POINTS], rows, numbers=True)]
+        columns = ["", *POINTS, "mean lower"]
+        parts += [f"## {dimension}-D", "", table(columns, rows, numbers=True)]
     parts.append("Written by `python -m benchmarks.coco.noise`.")
     return "\n".join(parts) + "\n"
+
+
+def lower(found: Mapping[str, Sequence[float]]) -> int:
+    """In how many searches the mean is the better point of ``minimize``."""
+    pairs = zip(found["minimize x"], found["minimize mean"], strict=True)
+    return sum(mean < x for x, mean in pairs)
 
 
 def quartiles(values: Sequence[float]) -> str:
