@@ -16,6 +16,7 @@ from qiaso_jax.low_rank_listing import LowRankSite, low_rank_sites
 from qiaso_jax.node_space.kernel import NodeInfo, NodeState, node_qiaso
 from qiaso_jax.node_space.listing import node_sites
 from qiaso_jax.search.ask_tell import Best, ask, best_so_far, tell
+from qiaso_jax.search.futures import Asynchronous
 from qiaso_jax.search.minimize import minimize
 from qiaso_jax.search.result import MinimizeResult, MinimizeStatus
 from qiaso_jax.search.state import SearchInfo
@@ -31,6 +32,7 @@ __version__ = importlib.metadata.version("qiaso-jax")
 
 __all__ = [
     "PAPER",
+    "Asynchronous",
     "Best",
     "FactorisedInfo",
     "FactorisedState",

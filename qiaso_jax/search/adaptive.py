@@ -18,7 +18,7 @@ from qiaso_jax.search.method import Method, traceable
 from qiaso_jax.search.plan import Plan
 from qiaso_jax.search.restarts import Run
 from qiaso_jax.search.result import MinimizeResult
-from qiaso_jax.search.state import SearchInfo, SearchState, status
+from qiaso_jax.search.state import SearchInfo, SearchState, status, with_best
 from qiaso_jax.search.traced import Traced, traced
 
 ETA = 5.0
@@ -205,6 +205,7 @@ def told(
     values: jax.Array,
     epsilon: Any,
     violations: jax.Array | None = None,
+    drawn: Callable[[Plan, SearchState, jax.Array], jax.Array] = directions,
 ) -> SearchState:
     """After a step.
 
@@ -215,6 +216,7 @@ def told(
       values: of all candidates, NaN beyond them, shape ``[most]``.
       epsilon: of their precision.
       violations: likewise; ``None`` without a constraint.
+      drawn: the z of a part of the candidates, which are drawn again by default.
     """
     is_constrained = violations is not None
     values, violations = feasibility.told(values, violations)
@@ -224,32 +226,26 @@ def told(
     p, w = covariance.weights(log_p, known)
     w = covariance.tempered(plan.kind, plan.size, p, w)
     winner = feasibility.best(values, violations)
-    found, best = _moments(plan, state, p, w, winner)
+    found, best = _moments(plan, state, partial(drawn, plan, state), p, w, winner)
     moved = jax.tree.map(
         partial(jnp.where, state.run.annealing > 0),
         _annealed(plan, state.gaussian, found),
         covariance.collapsed(plan.kind, state.gaussian, found, p, w),
     )
     gaussian = jax.tree.map(partial(jnp.where, jnp.any(known)), moved, state.gaussian)
-    is_nearer = violations[winner] < state.violation
-    is_better = is_nearer | (values[winner] < state.best_value)
     before, merits = feasibility.merits(state.run, values, violations)
     run = restarts.told(before, merits, plan.least)
     leads = run.value <= jnp.min(state.arms.best)
     level = _level(state.level, values)
     is_lower = (level <= state.mean_level) & (run.annealing <= 0)
-    after = state._replace(
+    after = with_best(state, best, values[winner], violations[winner])._replace(
         step=state.step + 1,
         spent=state.spent + state.run.candidates,
         gaussian=gaussian,
         run=run,
-        best=jnp.where(is_better, best, state.best),
-        best_value=jnp.minimum(values[winner], state.best_value),
-        violation=jnp.minimum(violations[winner], state.violation),
         level=level,
         mean=jnp.where(is_lower, gaussian.mean, state.mean),
         mean_level=jnp.where(is_lower, level, state.mean_level),
-        has_converged=state.has_converged & ~is_better,
         differed=state.differed
         | ~_equal(jnp.append(values, state.best_value), epsilon),
         info=_info(plan, state, values, violations, p),
@@ -266,16 +262,21 @@ def told(
 
 
 def _moments(
-    plan: Plan, state: SearchState, p: jax.Array, w: jax.Array, winner: jax.Array
+    plan: Plan,
+    state: SearchState,
+    drawn: Callable[[jax.Array], jax.Array],
+    p: jax.Array,
+    w: jax.Array,
+    winner: jax.Array,
 ) -> tuple[Moments, jax.Array]:
-    """Summed part by part, which are drawn again; and candidate ``winner``."""
+    """Summed part by part; and candidate ``winner``."""
     mean = state.gaussian.mean
     zeros = Moments(jnp.zeros_like(mean), jnp.zeros_like(state.gaussian.covariance))
     p, w = (x.reshape(-1, plan.least) for x in (p, w))
 
     def add(part, carry):
         total, chosen = carry
-        z = directions(plan, state, part)
+        z = drawn(part)
         own = covariance.moments(plan.kind, state.gaussian, z, p[part], w[part])
         place = winner - part * plan.least
         is_here = (place >= 0) & (place < plan.least)

@@ -68,6 +68,7 @@ class Kind(NamedTuple):
     Attributes:
       identity: the one of N independent coordinates of variance 1.
       spread: ``(root, z) -> y`` for one vector.
+      whitened: ``(root, y) -> z``, the way back.
       product: Σ w y yᵀ of vectors ``y [K, N]`` and weights ``w [K]``.
       root: of a covariance, and the mean logarithm of its eigenvalues.
       variances: its diagonal.
@@ -76,6 +77,7 @@ class Kind(NamedTuple):
 
     identity: Callable[[int, Any], jax.Array]
     spread: Callable[[jax.Array, jax.Array], jax.Array]
+    whitened: Callable[[jax.Array, jax.Array], jax.Array]
     product: Callable[[jax.Array, jax.Array], jax.Array]
     root: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
     variances: Callable[[jax.Array], jax.Array]
@@ -98,6 +100,7 @@ def _diagonal_root(variances: jax.Array) -> tuple[jax.Array, jax.Array]:
 FULL = Kind(
     identity=lambda size, dtype: jnp.eye(size, dtype=dtype),
     spread=lambda root, z: root @ z,
+    whitened=lambda root, y: jnp.linalg.solve(root, y),
     product=lambda w, y: (y * w[:, None]).T @ y,
     root=_full_root,
     variances=jnp.diag,
@@ -107,6 +110,7 @@ FULL = Kind(
 DIAGONAL = Kind(
     identity=lambda size, dtype: jnp.ones(size, dtype),
     spread=lambda root, z: root * z,
+    whitened=lambda root, y: y / root,
     product=lambda w, y: w @ y**2,
     root=_diagonal_root,
     variances=lambda variances: variances,
@@ -158,16 +162,26 @@ def begun(kind: Kind, mean: jax.Array, sigma: jax.Array) -> Gaussian:
 
 
 def displacement(kind: Kind, gaussian: Gaussian, z: jax.Array) -> jax.Array:
-    """σ A √C z of a standard normal z, where A widens what is too narrow.
+    """σ A √C z of a standard normal z, where A widens what is too narrow."""
+    step = gaussian.sigma * kind.spread(gaussian.root, z)
+    return _widened(kind, gaussian) * step
 
-    A_j = max(1, s_j / σ √C_jj), with the least standard deviations s. C and σ do not
-    know of it, so that they adapt as if it were not there.
+
+def direction(kind: Kind, gaussian: Gaussian, displacement: jax.Array) -> jax.Array:
+    """The z of a displacement."""
+    step = displacement / _widened(kind, gaussian)
+    return kind.whitened(gaussian.root, step / gaussian.sigma)
+
+
+def _widened(kind: Kind, gaussian: Gaussian) -> jax.Array:
+    """A_j = max(1, s_j / σ √C_jj), with the least standard deviations s.
+
+    C and σ do not know of it, so that they adapt as if it were not there.
     """
     variances = kind.variances(gaussian.covariance)
     rounding = jnp.finfo(variances.dtype).eps * jnp.max(variances)
     spreads = gaussian.sigma * jnp.sqrt(jnp.maximum(variances, rounding))
-    widened = jnp.maximum(1, gaussian.least / spreads)
-    return widened * (gaussian.sigma * kind.spread(gaussian.root, z))
+    return jnp.maximum(1, gaussian.least / spreads)
 
 
 def weights(log_p: jax.Array, known: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -14,10 +14,11 @@ from jax.core import Tracer
 from qiaso_jax import _arguments
 from qiaso_jax._arguments import PyTree
 from qiaso_jax._trees import moves
-from qiaso_jax.search import adaptive, on_host, stopping
+from qiaso_jax.search import adaptive, asynchronous, on_host, stopping
 from qiaso_jax.search.bounds import box, num_free, projected, spread
 from qiaso_jax.search.coordinates import coordinates
 from qiaso_jax.search.covariance import DIAGONAL, FULL, Kind
+from qiaso_jax.search.futures import Asynchronous, Executor, remote_of
 from qiaso_jax.search.integers import tightened, which
 from qiaso_jax.search.method import run
 from qiaso_jax.search.on_host import Caught, Workers
@@ -31,6 +32,9 @@ from qiaso_jax.words import two_words
 
 FULL_UP_TO = 200
 """Coordinates whose covariance is learnt as a whole by default."""
+
+FEWEST_STEPS = 30
+"""More workers than leave so many are not given a candidate each by default."""
 
 
 def minimize(
@@ -47,7 +51,7 @@ def minimize(
     restarts: int | None = None,
     num_candidates: int | None = None,
     target: float | None = None,
-    workers: Workers | None = None,
+    workers: Workers | Executor | Asynchronous | None = None,
     vectorized: bool = False,
     max_seconds: float | None = None,
     resume: MinimizeResult | SearchState | None = None,
@@ -117,13 +121,15 @@ def minimize(
       restarts: how many there may be; ``None`` for as many as the budget affords. They
         begin within 2 σ of x0 in each coordinate, within the bounds.
       num_candidates: K of the first run, which those of others are multiples of;
-        ``None`` for 4 + ⌊3 log N⌋.
+        ``None`` for 4 + ⌊3 log N⌋, and no fewer than an executor has workers, as far as
+        that leaves 30 steps.
       target: a value that is good enough: the search ends once ``fun`` is at most this.
       workers: ``None`` for a function that JAX traces. A function like ``map``, which
         calls ``fun`` on each of many points, in this process or others
         (``multiprocessing.Pool().map``): points are then of NumPy in double precision,
         and so is the search, whatever JAX is configured to; an exception is a missing
-        value.
+        value. An executor with ``submit``, or ``Asynchronous``, which says more of how
+        it is used: likewise, but the slowest evaluations are not waited for.
       vectorized: whether ``fun`` is a function of many points at once that JAX does
         not trace: ``x`` has a leading axis K, which changes from run to run, and
         ``fun`` returns ``[K]``, NaN for a missing value, and ``constraint`` ``[K]`` or
@@ -141,17 +147,17 @@ def minimize(
         or raises ``StopIteration``.
 
     Returns:
-      A ``MinimizeResult``. With the same arguments it is the same, bit by bit. ``fun``
-      is traced in every call, as it may close over what has changed; nothing is
-      compiled anew where its operations are those of an earlier call with the same
-      shapes, bounds, budget and candidates, whatever the values of arrays, but with
-      ``covariance=None``, and where ``fun`` prints. Without ``callback``, ``workers``
-      and ``vectorized``, ``minimize`` may be called under ``jax.jit`` and
-      ``jax.vmap``, for instance over ``x0``, ``sigma``, ``args`` and ``key``. Values
-      that are traced are then not checked: an x0 beyond the bounds starts from the
-      point of the box next to it, and N counts coordinates that traced bounds fix.
-      Under ``jax.vmap`` a search that has ended changes no more, but goes on being
-      computed with the others.
+      A ``MinimizeResult``. With the same arguments it is the same, bit by bit, unless
+      evaluations by an executor come in another order. ``fun`` is traced in every call,
+      as it may close over what has changed; nothing is compiled anew where its
+      operations are those of an earlier call with the same shapes, bounds, budget and
+      candidates, whatever the values of arrays, but with ``covariance=None``, and where
+      ``fun`` prints. Without ``callback``, ``workers`` and ``vectorized``, ``minimize``
+      may be called under ``jax.jit`` and ``jax.vmap``, for instance over ``x0``,
+      ``sigma``, ``args`` and ``key``. Values that are traced are then not checked: an
+      x0 beyond the bounds starts from the point of the box next to it, and N counts
+      coordinates that traced bounds fix. Under ``jax.vmap`` a search that has ended
+      changes no more, but goes on being computed with the others.
 
     Raises:
       TypeError: if an argument has the wrong type, ``fun`` cannot be traced or returns
@@ -162,7 +168,8 @@ def minimize(
       RuntimeError: with ``workers``, if ``fun`` fails on all of the first candidates.
 
     Warns:
-      UserWarning: if ``x0`` has arrays of integers, which stay as they are.
+      UserWarning: if ``x0`` has arrays of integers, which stay as they are, or workers
+        of an executor fail.
 
     Examples:
       >>> import jax.numpy as jnp, numpy as np, qiaso_jax
@@ -202,8 +209,12 @@ def minimize(
         raise TypeError(f"fun must be a function x -> scalar, got {fun!r}.")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function or None, got {callback!r}.")
-    if workers is not None and not callable(workers):
-        raise TypeError(f"workers must be a function like map, got {workers!r}.")
+    remote = remote_of(workers)
+    if workers is not None and remote is None and not callable(workers):
+        raise TypeError(
+            "workers must be a function like map, or an executor with submit; got "
+            f"{workers!r}."
+        )
     if constraint is not None and not callable(constraint):
         raise TypeError(
             "constraint must be a function x -> numbers that are at most 0 where it is "
@@ -237,7 +248,7 @@ def minimize(
             f"a search as one program, which a callback can end; got {max_seconds!r}."
         )
     on_workers = None
-    if workers is not None:
+    if workers is not None and remote is None:
         on_workers = on_host.in_precision_of_caller(on_host.listed(workers))
     if workers is not None and callback is not None:
         callback = on_host.in_precision_of_caller(callback)
@@ -251,7 +262,12 @@ def minimize(
             _arguments.scalar("target", target)
         kind = _kind(covariance, size)
         max_evaluations, num_candidates, most_restarts = _counts(
-            kind, size, max_evaluations, num_candidates, restarts
+            kind,
+            size,
+            max_evaluations,
+            num_candidates,
+            restarts,
+            num_workers=1 if remote is None else remote.number,
         )
         target = -math.inf if target is None else target
         target = target if isinstance(target, Tracer) else float(target)
@@ -291,10 +307,14 @@ def minimize(
                 before = begun(plan, where.space, _two_words(key))
             else:
                 before = resumed(plan, where.space, resume)
+            caught = Caught(fun, args, constraint)
+            if remote is not None:
+                return asynchronous.run(
+                    plan, where, before, caught, remote, callback, max_seconds
+                )
             if on_workers is not None:
-                fun = Caught(fun, args, constraint)
                 return on_host.run(
-                    plan, where, before, fun, on_workers, callback, max_seconds
+                    plan, where, before, caught, on_workers, callback, max_seconds
                 )
             method = adaptive.method(plan, fun, constraint, args, where, before)
         return run(method, callback)
@@ -327,6 +347,7 @@ def _counts(
     max_evaluations: Any,
     num_candidates: Any,
     restarts: Any,
+    num_workers: int,
 ) -> tuple[int, int, float]:
     """E, K and the most restarts by the arguments of these names, or our error."""
     max_evaluations = _arguments.positive_int("max_evaluations", max_evaluations)
@@ -345,7 +366,9 @@ def _counts(
     if num_candidates is None and kind is None:
         num_candidates = _annealed_candidates(max_evaluations, size)
     elif num_candidates is None:
-        num_candidates = min(default_candidates(size), max_evaluations)
+        kept_busy = min(num_workers, max_evaluations // FEWEST_STEPS)
+        num_candidates = max(default_candidates(size), kept_busy)
+        num_candidates = min(num_candidates, max_evaluations)
     num_candidates = _arguments.positive_int("num_candidates", num_candidates)
     if num_candidates > max_evaluations:
         raise ValueError(

@@ -94,22 +94,18 @@ def run(
     while state.status == MinimizeStatus.RUNNING:
         number = int(state.run.candidates)
         parts = [_asked(plan, state, i) for i in range(number // plan.least)]
-        candidates = [x for part in parts for x in _listed(points(part))]
-        found = _measured(fun, workers, candidates, is_first=int(state.step) == 0)
-        beyond = ((0, 0), (0, plan.most - number))
-        found = np.pad(found, beyond, constant_values=math.nan)
-        values, violations = jnp.asarray(found, plan.dtype)
-        if fun.constraint is None:
-            violations = None
+        candidates = [x for part in parts for x in listed_points(points(part))]
+        found = _answers(fun, workers, candidates)
+        values, violations = measured(plan, fun, found, is_first=int(state.step) == 0)
         state = _told(plan, where.space, state, values, EPSILON, violations)
         reports.append(state.info)
         if state.status == MinimizeStatus.RUNNING and monotonic() >= until:
-            state = _ended(state, MinimizeStatus.TIME_SPENT)
+            state = ended(state, MinimizeStatus.TIME_SPENT)
         if callback is None:
             continue
-        if wants_to_stop(callback, _result(where, state, reports[-1:])):
-            state = _ended(state, MinimizeStatus.STOPPED_BY_CALLBACK)
-    return _result(where, state, reports)
+        if wants_to_stop(callback, result(where, state, reports[-1:])):
+            state = ended(state, MinimizeStatus.STOPPED_BY_CALLBACK)
+    return result(where, state, reports)
 
 
 def listed(workers: Workers) -> Callable[..., list[Any]]:
@@ -167,11 +163,12 @@ def in_precision_of_caller(fun: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-def _ended(state: SearchState, status: MinimizeStatus) -> SearchState:
+def ended(state: SearchState, status: MinimizeStatus) -> SearchState:
+    """With what has ended it."""
     return state._replace(status=jnp.asarray(int(status), jnp.int32))
 
 
-def _result(
+def result(
     where: Coordinates, state: SearchState, reports: list[Any]
 ) -> MinimizeResult:
     """What ``state`` has found, as NumPy has it.
@@ -193,33 +190,51 @@ def stacked(like: Any, reports: list[Any]) -> Any:
     return jax.tree.map(on_leaf, like, *reports)
 
 
-def _listed(points: PyTree) -> list[PyTree]:
+def listed_points(points: PyTree) -> list[PyTree]:
     """Points with a leading axis, one by one, as NumPy has them."""
     leaves, treedef = jax.tree.flatten(jax.tree.map(np.asarray, points))
     return [treedef.unflatten(parts) for parts in zip(*leaves, strict=True)]
 
 
-def _measured(
-    fun: Caught,
-    workers: Callable[..., list[Any]],
-    candidates: list[PyTree],
-    is_first: bool,
-) -> np.ndarray:
-    """Their values and their violations, NaN where unknown; shape ``[2, K]``."""
+def _answers(
+    fun: Caught, workers: Callable[..., list[Any]], candidates: list[PyTree]
+) -> list[Any]:
+    """What ``fun`` returns of each."""
     found = workers(fun, candidates)
     if len(found) != len(candidates):
         raise ValueError(
             "workers must return a value for each of the candidates, as map does; got "
             f"{len(found)} for {len(candidates)}."
         )
+    return found
+
+
+def measured(
+    plan: Plan, fun: Caught, found: list[Any], is_first: bool
+) -> tuple[jax.Array, jax.Array | None]:
+    """Values and violations, NaN where unknown and beyond them; shape ``[most]``.
+
+    Args:
+      plan: of the search.
+      fun: the function; without a constraint there are no violations.
+      found: what it has returned of each candidate, at most ``most`` of them.
+      is_first: whether they are of the first step.
+
+    Raises:
+      RuntimeError: if none of the first has a value.
+    """
     failed = [value for value in found if isinstance(value, Failed)]
     if is_first and len(failed) == len(found):
         name = "fun" if fun.constraint is None else "constraint, or fun,"
         raise RuntimeError(f"{name} fails wherever it is called: {failed[0].reason}")
-    return np.array([_value_and_violation(each) for each in found], float).T
+    pairs = np.full((plan.most, 2), math.nan)
+    pairs[: len(found)] = [value_and_violation(each) for each in found]
+    values, violations = jnp.asarray(pairs.T, plan.dtype)
+    return values, None if fun.constraint is None else violations
 
 
-def _value_and_violation(found: float | Infeasible | Failed) -> tuple[float, float]:
+def value_and_violation(found: float | Infeasible | Failed) -> tuple[float, float]:
+    """Of a candidate, NaN where unknown."""
     if isinstance(found, Failed):
         return math.nan, math.nan
     if isinstance(found, Infeasible):

@@ -23,9 +23,11 @@ class MinimizeStatus(enum.IntEnum):
       RUNNING: −4. What the callback sees until the search ends.
       RESTARTS_SPENT: −5. A run has ended without any gain for long, and ``restarts``
         allows no other.
-      TIME_SPENT: −7. ``max_seconds`` have passed.
       INFEASIBLE: −6. The budget is spent, and no point with a finite value met the
         constraint.
+      TIME_SPENT: −7. ``max_seconds`` have passed.
+      WORKERS_LOST: −8. The executor is broken, or no worker answers any more; with
+        ``resume`` others may go on.
 
     Examples:
       >>> from qiaso_jax import MinimizeStatus
@@ -50,8 +52,9 @@ class MinimizeStatus(enum.IntEnum):
     STOPPED_BY_CALLBACK = -3, "The callback ended the search."
     RUNNING = -4, "The search is running."
     RESTARTS_SPENT = -5, "No restart is left."
-    TIME_SPENT = -7, "The time is spent."
     INFEASIBLE = -6, "No point with a finite value meets the constraint."
+    TIME_SPENT = -7, "The time is spent."
+    WORKERS_LOST = -8, "The workers are lost."
 
 
 class MinimizeResult(NamedTuple):

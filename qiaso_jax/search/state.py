@@ -144,6 +144,26 @@ def resumed(plan: Plan, space: Space, resume: Any) -> SearchState:
     return state._replace(status=status(plan, state))
 
 
+def with_best(
+    state: SearchState, u: jax.Array, value: jax.Array, violation: jax.Array
+) -> SearchState:
+    """With a point, shape ``[N]``, if it is better than the best before.
+
+    Args:
+      state: before.
+      u: the point.
+      value: of it, as ``feasibility.told``.
+      violation: likewise.
+    """
+    is_better = (violation < state.violation) | (value < state.best_value)
+    return state._replace(
+        best=jnp.where(is_better, u, state.best),
+        best_value=jnp.minimum(value, state.best_value),
+        violation=jnp.minimum(violation, state.violation),
+        has_converged=state.has_converged & ~is_better,
+    )
+
+
 def status(plan: Plan, state: SearchState) -> jax.Array:
     """The ``MinimizeStatus`` after a step, int32."""
     is_found = (state.arms.again >= restarts.AGAIN) & state.differed

@@ -1,0 +1,1 @@
+"""Searches whose workers are many processes, some slow, and some that die."""
