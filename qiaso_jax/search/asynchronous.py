@@ -74,13 +74,14 @@ def run(
                 reports.append(state.info)
             if _run(state) != run:
                 state = _counted(plan, state, before + evaluations.number)
-            if state.status == MinimizeStatus.RUNNING and monotonic() >= until:
-                state = on_host.ended(state, MinimizeStatus.TIME_SPENT)
             if state.status == MinimizeStatus.RUNNING and evaluations.lost:
                 state = on_host.ended(state, MinimizeStatus.WORKERS_LOST)
-            if come and callback is not None:
-                if wants_to_stop(callback, on_host.result(where, state, reports[-1:])):
-                    state = on_host.ended(state, MinimizeStatus.STOPPED_BY_CALLBACK)
+            if state.status == MinimizeStatus.RUNNING and monotonic() >= until:
+                state = on_host.ended(state, MinimizeStatus.TIME_SPENT)
+            if callback is None or not come:
+                continue
+            if wants_to_stop(callback, on_host.result(where, state, reports[-1:])):
+                state = on_host.ended(state, MinimizeStatus.STOPPED_BY_CALLBACK)
         evaluations.forget()
         while state.status not in AT_ONCE and (answer := evaluations.answer()):
             state = _with(state, answer, counts=False)
