@@ -1,7 +1,7 @@
 """The blocks of code on the pages run: short ones here, long ones and shells at night.
 
 ``<!-- nightly -->`` on the line before a block of Python has it run at night alone, and
-``<!-- by hand -->`` before one of a shell, never: what installs, or needs a cluster.
+``<!-- by hand -->`` before any block, never: what installs, or needs a cluster.
 README.md and docs/flax.md are run by test_readme.py and test_flax.py, which look at
 what they train.
 """

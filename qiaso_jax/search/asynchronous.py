@@ -65,7 +65,7 @@ def run(
             come = []
             while len(come) < number and (answer := evaluations.answer()):
                 counts = answer.candidate.run == run and not answer.is_late
-                state = _with(state, answer, counts)
+                state = _kept(state, answer, counts)
                 if counts:
                     come.append(answer)
             if come:
@@ -84,7 +84,7 @@ def run(
                 state = on_host.ended(state, MinimizeStatus.STOPPED_BY_CALLBACK)
         evaluations.forget()
         while state.status not in AT_ONCE and (answer := evaluations.answer()):
-            state = _with(state, answer, counts=False)
+            state = _kept(state, answer, counts=False)
     finally:
         evaluations.cancel()
     state = _counted(plan, state, before + evaluations.number)
@@ -131,14 +131,14 @@ def _slots(
     return values, violations, z
 
 
-def _with(state: SearchState, answer: Answer, counts: bool) -> SearchState:
+def _kept(state: SearchState, answer: Answer, counts: bool) -> SearchState:
     """With a candidate that is the best; with any, if no step is told it."""
     found = on_host.value_and_violation(answer.value)
-    return _kept(state, answer.candidate.u, answer.candidate.arm, *found, counts)
+    return _with(state, answer.candidate.u, answer.candidate.arm, *found, counts)
 
 
 @jax.jit
-def _kept(
+def _with(
     state: SearchState, u: jax.Array, arm: Any, value: Any, violation: Any, counts: Any
 ) -> SearchState:
     value, violation = feasibility.told(value, violation)

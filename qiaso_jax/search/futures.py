@@ -52,7 +52,8 @@ class Asynchronous(NamedTuple):
     the result, with which ``minimize(resume=)`` goes on.
 
     At the end of a search those under way are waited for, unless its target, its
-    callback or ``max_seconds`` has ended it. ``nfev`` of its result counts all that have begun.
+    callback or ``max_seconds`` has ended it. ``nfev`` of its result counts all that
+    have begun.
 
     Attributes:
       executor: one with ``submit(function, *arguments)``, which returns a future with

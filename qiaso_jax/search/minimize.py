@@ -248,7 +248,7 @@ def minimize(
             f"a search as one program, which a callback can end; got {max_seconds!r}."
         )
     on_workers = None
-    if workers is not None and remote is None:
+    if remote is None and callable(workers):
         on_workers = on_host.in_precision_of_caller(on_host.listed(workers))
     if workers is not None and callback is not None:
         callback = on_host.in_precision_of_caller(callback)

@@ -1,3 +1,4 @@
+import itertools
 import time
 import zlib
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from qiaso_jax import Asynchronous, MinimizeStatus, minimize
-from qiaso_jax.search import covariance
+from qiaso_jax.search import asynchronous, covariance
 from qiaso_jax.search.asynchronous import injected
 from qiaso_jax.search.plan import Plan
 
@@ -89,6 +90,44 @@ def test_no_value_of_the_late_ones_is_lost():
     assert result.fun < 1e-2
 
 
+@pytest.mark.parametrize(
+    ("level", "status"),
+    [(1.5, MinimizeStatus.BUDGET_SPENT), (3.0, MinimizeStatus.INFEASIBLE)],
+)
+def test_no_feasible_point_is_lost_for_one_that_is_not(level, status):
+    values, violations = [], []
+
+    def fun(x):
+        assert x[2] == round(x[2])
+        values.append(sphere(x))
+        return values[-1]
+
+    def constraint(x):
+        time.sleep(0.02 if zlib.crc32(x.tobytes()) % 10 == 0 else 0.0)
+        violations.append(max(level - x[0], 0.0))
+        return level - x[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        result = minimize(
+            fun,
+            np.zeros(3),
+            bounds=(-2.0, 2.0),
+            integers=np.array([False, False, True]),
+            constraint=constraint,
+            workers=pool,
+            **GIVEN,
+        )
+    assert len(violations) == result.nfev <= 210
+    assert len(values) == violations.count(0)
+    assert result.status == status
+    assert result.violation == min(violations)
+    assert result.fun == min(values, default=np.inf)
+    # The optimum is (1.5, 1, 1), or else x[0] at its bound.
+    nearest = (result.fun, 0.25) if level < 2 else (result.violation, 1.0)
+    assert nearest[1] <= nearest[0] < nearest[1] + 0.1
+    assert result.x[0] == pytest.approx(level - result.violation, abs=0.1)
+
+
 @pytest.mark.parametrize("kind", [covariance.FULL, covariance.DIAGONAL])
 def test_foreign_points_are_clipped_in_the_metric_of_the_covariance(kind):
     size = 4
@@ -101,6 +140,10 @@ def test_foreign_points_are_clipped_in_the_metric_of_the_covariance(kind):
     values, vectors = np.linalg.eigh(matrix)
     inverse_root = vectors @ np.diag(values**-0.5) @ vectors.T
     plan = Plan(kind, size, None, 8, 8, 100, 0, 0.0)
+    # As whole numbers are widened, one of them by half.
+    spreads = sigma * np.sqrt(np.diag(matrix))
+    least = spreads * np.array([0, 0.5, 1.5, 0])
+    widened = np.array([1, 1, 1.5, 1])
     for length in (0.5, 30.0):
         y = rng.normal(size=size)
         y *= length / np.linalg.norm(inverse_root @ y)
@@ -108,8 +151,9 @@ def test_foreign_points_are_clipped_in_the_metric_of_the_covariance(kind):
         with jax.enable_x64(True):
             start = covariance.begun(kind, jnp.asarray(mean), jnp.asarray(sigma))
             diagonal = kind is covariance.DIAGONAL
-            root, _ = kind.root(jnp.asarray(np.diag(matrix) if diagonal else matrix))
-            z = injected(plan, start._replace(root=root), mean + sigma * y)
+            own = jnp.asarray(np.diag(matrix) if diagonal else matrix)
+            start = start._replace(covariance=own, root=kind.root(own)[0], least=least)
+            z = injected(plan, start, mean + widened * sigma * y)
         np.testing.assert_allclose(z, expected, rtol=1e-9)
 
 
@@ -192,17 +236,30 @@ def test_workers_that_all_hang_end_the_search():
     assert np.isfinite(result.fun)
 
 
-def test_a_search_that_its_callback_ends_waits_for_none():
+@pytest.mark.parametrize(
+    ("limit", "status"),
+    [
+        (
+            {"callback": lambda result: result.nfev > 50},
+            MinimizeStatus.STOPPED_BY_CALLBACK,
+        ),
+        ({"max_seconds": 7.5}, MinimizeStatus.TIME_SPENT),
+    ],
+)
+def test_a_search_that_is_ended_waits_for_none(monkeypatch, limit, status):
+    seconds = itertools.count()
+    monkeypatch.setattr(asynchronous, "monotonic", lambda: next(seconds))
     hanging = Future()
     executor = Inline(lambda number: hanging if number == 30 else None)
     result = minimize(
         rosenbrock,
         np.zeros(3),
         workers=Asynchronous(executor, num_workers=2),
-        callback=lambda result: result.nfev > 50,
+        **limit,
         **GIVEN,
     )
-    assert result.status == MinimizeStatus.STOPPED_BY_CALLBACK
+    assert result.status == status
+    assert result.nit == 8
     assert hanging.cancelled()
     assert result.nfev == executor.submitted
 
