@@ -24,9 +24,13 @@ NARROW = 1e-12
 """A spread of this part of the first one has converged."""
 
 DIGITS = 1e-6
-"""A run whose values and spreads both are this part of the first ones has converged:
-where a function is rugged, one or the other alone goes on for long. Of more than ten
+"""A run whose values and spreads both are this part of the first ones has converged,
+where a function is rugged: one or the other alone goes on for long. Of more than ten
 coordinates to the power of N/10: a way along a sharp ridge is long then."""
+
+SMOOTH = 1e-3
+"""Where it is not rugged, values differ by less than this part of what points do: by
+their squares."""
 
 BEHIND = 100
 """A run gives up that is behind the best by so many times what its values differ by."""
@@ -238,6 +242,7 @@ def ended(
     size = gaussian.mean.size
     finite = jnp.isfinite(values)
     lowest = jnp.min(run.recent)
+    now = jnp.max(values, where=finite, initial=-jnp.inf) - run.recent[0]
     # Those that leave an integer, on which the others agree, always differ.
     leaves = jnp.any(gaussian.least > 0)
     highest = jnp.max(values, where=finite & ~leaves, initial=-jnp.inf)
@@ -252,7 +257,8 @@ def ended(
     narrow = jnp.all(spreads < jnp.maximum(NARROW * run.sigma, rounding))
     spread = jnp.max(spreads)
     digits = DIGITS ** max(1, size / 10)
-    narrow |= (spread < digits * run.sigma) & (apart < digits * unit)
+    rugged = now > SMOOTH * unit * spread / run.sigma
+    narrow |= rugged & (spread < digits * run.sigma) & (apart < digits * unit)
     is_flat = run.flat >= jnp.where(leaves, run.recent.size, FLAT)
     converged = (one_value | narrow) & (run.annealing < 0) | is_flat & (run.scale > 0)
     patience = 100 * run.candidates + 100 * size**1.5
