@@ -79,7 +79,7 @@ def minimize(
     runs with ever twice the candidates, small ones in between (BIPOP, Hansen 2009), and
     runs that anneal σ, the same in all directions, with four times the candidates of
     the one before: these find the global minimum of a rugged function, and go on as
-    long as they lead by far. ``benchmarks/coco`` and ``benchmarks/rastrigin`` measure
+    long as they lead by far. ``benchmarks/coco`` and ``benchmarks/convergence`` measure
     this.
 
     The search ends before its budget is spent when ``target`` is reached, when five
