@@ -165,7 +165,7 @@ DIAGRAMS: tuple[Callable[[], Figure], ...] = (
 
 def main() -> None:
     """Writes all diagrams to ``docs/figures``."""
-    unlike_curves = {"axes.grid": False, "figure.constrained_layout.use": True}
+    unlike_curves: Any = {"axes.grid": False, "figure.constrained_layout.use": True}
     with plot.style(), plt.rc_context(unlike_curves):
         for draw in DIAGRAMS:
             figure = draw()
