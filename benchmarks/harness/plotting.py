@@ -17,11 +17,12 @@ ACCURACIES = ("validation_accuracy", "test_accuracy")
 
 def protocol(experiment: dict[str, Any]) -> str:
     """The settings of a run that its curves have to be read with."""
-    hidden = "-".join(map(str, experiment["hidden"]))
     network = experiment["network"]
+    if network == "mlp":
+        network += " " + "-".join(map(str, experiment["hidden"]))
     settings = [
         f"{experiment['optimizer']} on {experiment['dataset']}",
-        f"{network} {hidden}" if network == "mlp" else network,
+        network,
         f"minibatches of {experiment['batch_size']}",
     ]
     if experiment["sigma"] is not None:

@@ -1,7 +1,6 @@
 """The command that injects faults, and the page that its numbers are shown on."""
 
 import json
-import re
 import signal
 
 import numpy as np
@@ -170,16 +169,6 @@ def test_a_page_that_is_not_there_is_refused_at_once(tmp_path):
     command = faults.Command(output=tmp_path, docs=tmp_path / "none.md")
     with pytest.raises(UserError, match=r"cannot write the results: .*none\.md"):
         faults.main(command)
-
-
-def test_the_example_of_the_page_runs():
-    (code,) = re.findall(
-        r"```python\n(.*?)```", faults.Command().docs.read_text(), re.DOTALL
-    )
-    names = {}
-    exec(code, names)
-    state = names["checkpoint"]["state"]
-    assert isinstance(state, type(names["tx"].init(names["params"])))
 
 
 @pytest.mark.parametrize("name", ["seeds", "steps", "times", "checkpoints", "calls"])

@@ -106,6 +106,7 @@ def test_cnn_population_refreshes_batch_statistics(splits):
     experiment = dataclasses.replace(
         EXPERIMENT,
         network="cnn",
+        hidden=None,
         optimizer="pgpe",
         sigma=0.02,
         candidates=2,
