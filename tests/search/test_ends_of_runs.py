@@ -1,0 +1,99 @@
+"""When a run ends, and which arm the next one is of: rules, on states made by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qiaso_jax.search import covariance, restarts
+from qiaso_jax.search.coordinates import Space
+from qiaso_jax.search.plan import Plan, default_candidates, largest
+from qiaso_jax.search.restarts import ANNEALED, LARGE
+
+
+def plan_of(size, budget):
+    least = default_candidates(size)
+    most = largest(least, budget)
+    return Plan(
+        covariance.FULL, size, jnp.float32, least, most, budget, np.inf, -np.inf
+    )
+
+
+def ends(size, spread, values, window, best_before=jnp.inf, worst=1.0):
+    """Whether a run has converged, and whether it ends.
+
+    Its first values differed by 1, and the spread was 1.
+    """
+    plan = plan_of(size, 1000 * size)
+    zeros = jnp.zeros(size)
+    space = Space(zeros, zeros + 1, zeros - jnp.inf, zeros + jnp.inf, zeros > 0)
+    run = restarts.first_run(plan.least, size, jnp.float32)
+    # The last step's least value, and what the others of the window had above it.
+    recent = jnp.full_like(run.recent, window).at[0].set(0.0)
+    run = run._replace(
+        best=jnp.zeros(()), scale=jnp.ones(()), recent=recent, worst=jnp.asarray(worst)
+    )
+    arms = restarts.no_arms(jnp.float32)
+    arms = arms._replace(best=arms.best.at[LARGE].set(best_before))
+    gaussian = covariance.begun(covariance.FULL, zeros, jnp.asarray(spread))
+    values = jnp.linspace(0, values, plan.least)
+    told = restarts.ended(
+        plan, space, run, run, arms, gaussian, values, 1e-30, jnp.asarray(100 * size)
+    )
+    return tuple(bool(x) for x in told)
+
+
+@pytest.mark.parametrize(
+    ("size", "spread", "values", "ended"),
+    [
+        (5, 5e-7, 5e-7, True),  # values differ as points do
+        (5, 5e-7, 1e-8, True),
+        (5, 5e-7, 2.5e-13, False),  # or as their squares: they go on to eleven digits
+        (5, 2e-6, 5e-7, False),
+        (5, 5e-7, 2e-6, False),
+        (20, 5e-7, 5e-7, False),  # along a ridge the way is long
+    ],
+)
+def test_six_digits_of_values_and_spreads_end_a_run_on_a_rugged_function(
+    size, spread, values, ended
+):
+    assert ends(size, spread, values, window=5e-7) == (ended, ended)
+
+
+@pytest.mark.parametrize(
+    ("best_before", "ended"), [(-0.05, False), (-0.2, True), (jnp.inf, False)]
+)
+def test_a_run_gives_up_far_behind_the_best(best_before, ended):
+    assert ends(5, 0.1, 1e-3, 1e-3, best_before) == (False, ended)
+    # Violations of a run without a feasible point are no values.
+    assert ends(5, 0.1, 1e-3, 1e-3, best_before, jnp.inf) == (False, False)
+
+
+def next_arm(size, budget, large, annealed=0, lead=None):
+    """Of the next run, after so many of two arms; annealing leads by ``lead``."""
+    plan = plan_of(size, budget)
+    arms = restarts.no_arms(jnp.float32)
+    best = arms.best.at[LARGE].set(1.0)
+    run = restarts.first_run(plan.least, size, jnp.float32)
+    if lead is not None:
+        best = best.at[ANNEALED].set(1.0 - lead)
+        run = run._replace(arm=jnp.asarray(ANNEALED, jnp.int32))
+    arms = arms._replace(
+        spent=jnp.asarray([budget // 10, annealed * budget // 10, 0], jnp.int32),
+        runs=jnp.asarray([large, annealed, 0], jnp.int32),
+        best=best,
+        scale=jnp.ones(()),
+    )
+    left = jnp.asarray(budget * 8 // 10)
+    return int(restarts.next_run(jax.random.key(0), plan, arms, run, left).arm)
+
+
+def test_annealing_waits_for_two_runs_unless_its_probe_is_cheap():
+    assert next_arm(30, 30_000, large=1) == ANNEALED
+    assert next_arm(5, 5_000, large=1) == LARGE
+    assert next_arm(5, 5_000, large=2) == ANNEALED
+
+
+def test_annealing_goes_on_at_once_where_it_leads_by_far():
+    assert next_arm(5, 50_000, large=1, annealed=1, lead=0.03) == ANNEALED
+    assert next_arm(5, 50_000, large=1, annealed=1, lead=0.01) == LARGE
