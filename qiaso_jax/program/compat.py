@@ -7,6 +7,7 @@ arrays that differ from device to device is in ``qiaso_jax._varying``.)
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -87,6 +88,11 @@ def bind(primitive: Any, params: dict[str, Any], operands: Iterable[Any]) -> lis
     functions, params = params if isinstance(params, tuple) else ((), params)
     outputs = primitive.bind(*functions, *operands, **params)
     return list(outputs) if primitive.multiple_results else [outputs]
+
+
+def configuration(equation: Any) -> tuple[Any, AbstractContextManager[Any]]:
+    """What an equation was traced under: to be compared, and as a context."""
+    return equation.ctx, equation.ctx.manager
 
 
 def source_line(equation: Any) -> str:

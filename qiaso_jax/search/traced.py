@@ -98,7 +98,8 @@ def _evaluated(closed: Any, constants: Iterator[Any], operands: Any) -> list[Any
         inputs = [read(atom) for atom in equation.invars]
         called = compat.called(equation)
         if called is None or next(_constants(called), None) is None:
-            with equation.ctx.manager:
+            _, configured = compat.configuration(equation)
+            with configured:
                 outputs = compat.bind(equation.primitive, equation.params, inputs)
         else:
             outputs = _evaluated(called, constants, inputs)
@@ -135,7 +136,7 @@ def _program(jaxpr: Any) -> Hashable:
                 for name, value in sorted(equation.params.items())
                 if name not in _RULES
             ),
-            equation.ctx,
+            compat.configuration(equation)[0],
             tuple(map(read, equation.invars)),
             named(equation.outvars),
         )

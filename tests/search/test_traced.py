@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from qiaso_jax import minimize
 from qiaso_jax.search import method
@@ -63,6 +64,18 @@ def test_functions_of_the_same_operations_are_equal_whatever_they_close_over():
 )
 def test_functions_of_other_operations_differ(fun):
     assert traced(fun, X)[0] != traced(closing_over(1.0), X)[0]
+
+
+def test_so_do_those_of_another_configuration():
+    def configured(value):
+        def fun(x):
+            with set_xla_metadata(tuned=value):
+                return jnp.sum(2 * x)
+
+        return traced(fun, X)[0]
+
+    assert configured(1) == configured(1)
+    assert configured(1) != configured(2)
 
 
 def test_arrays_of_numpy_are_operands_too():
