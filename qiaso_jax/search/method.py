@@ -128,6 +128,7 @@ def traceable(steps: Callable[..., Any], *operands: Any) -> Any:
         jax.errors.ConcretizationTypeError,
     ) as error:
         raise TypeError(
-            "fun must be traceable by JAX, and needed a concrete value; for functions "
-            "outside of JAX give workers=map, or use qiaso_jax.ask and qiaso_jax.tell."
+            "fun must be traceable by JAX, and so must constraint; one has needed a "
+            "concrete value. For functions outside of JAX give workers=map, or use "
+            "qiaso_jax.ask and qiaso_jax.tell."
         ) from error

@@ -322,6 +322,11 @@ def test_a_search_that_time_has_ended_goes_on_from_a_file(monkeypatch, tmp_path)
             TypeError,
             "constraint must return real.*got dtype bool",
         ),
+        (
+            {"constraint": lambda x: float(x[0]), "workers": None},
+            TypeError,
+            "traceable by JAX, and so must constraint",
+        ),
         ({"integers": 1}, TypeError, "integers must be booleans, got dtype int"),
         ({"integers": [True]}, ValueError, "integers must be a boolean or an array"),
         ({"integers": np.ones(3, bool)}, ValueError, r"integers.*\(4,\).*\(3,\)"),
