@@ -96,7 +96,7 @@ def merits(run: Run, values: jax.Array, violations: jax.Array) -> tuple[Run, jax
         worst=jnp.where(jnp.any(feasible), worst, run.worst),
         best=jnp.where(is_first, jnp.inf, run.best),
         scale=jnp.where(is_first, 0, run.scale),
-        recent=jnp.where(is_first, jnp.nan, run.recent),
+        recent=jnp.where(is_first, jnp.inf, run.recent),
         flat=jnp.where(is_first, 0, run.flat),
     )
     from_worst = jnp.where(run.is_feasible, run.worst, 0) + violations

@@ -97,7 +97,8 @@ class Run(NamedTuple):
       best: its least merit: value, or violation before a candidate was feasible.
       gained: ``spent`` when it was found.
       scale: largest difference of finite values in its first step; 0 before it.
-      recent: the least values of its last steps, shape ``[W]``, NaN before there are.
+      recent: the least values of its last steps, shape ``[W]``, ``inf`` before there are.
+        No NaN: under ``vmap`` XLA does not always reduce it to NaN.
       sigma: σ at its start, a scalar.
       flat: how many steps in a row three of four candidates had the least value, or
         none had any.
@@ -177,7 +178,7 @@ def first_run(least: int, size: int, dtype: Any) -> Run:
         best=jnp.asarray(jnp.inf, dtype),
         gained=none,
         scale=jnp.zeros((), dtype),
-        recent=jnp.full(window(size, least), jnp.nan, dtype),
+        recent=jnp.full(window(size, least), jnp.inf, dtype),
         sigma=jnp.ones((), dtype),
         flat=none,
         worst=jnp.asarray(jnp.inf, dtype),
@@ -355,6 +356,6 @@ def next_run(key: jax.Array, plan: Plan, arms: Arms, run: Run, left: jax.Array) 
             jnp.int32
         ),
         limit=jnp.where(arm == SMALL, arms.last_large // 2, fresh.limit),
-        recent=jnp.full_like(run.recent, jnp.nan),
+        recent=jnp.full_like(run.recent, jnp.inf),
         sigma=jnp.where(arm == SMALL, 10 ** (-2 * narrowing), 1).astype(dtype),
     )

@@ -97,3 +97,22 @@ def test_annealing_waits_for_two_runs_unless_its_probe_is_cheap():
 def test_annealing_goes_on_at_once_where_it_leads_by_far():
     assert next_arm(5, 50_000, large=1, annealed=1, lead=0.03) == ANNEALED
     assert next_arm(5, 50_000, large=1, annealed=1, lead=0.01) == LARGE
+
+
+def test_no_run_of_many_searches_ends_in_its_first_step():
+    # Over so many rows XLA's least value of a row does not see that there are NaNs.
+    plan = plan_of(5, 5_000)
+    zeros = jnp.zeros(5)
+    space = Space(zeros, zeros + 1, zeros - jnp.inf, zeros + jnp.inf, zeros > 0)
+    before = restarts.first_run(plan.least, 5, jnp.float32)
+    gaussian = covariance.begun(covariance.FULL, zeros, jnp.ones(()))
+    left = jnp.asarray(4_000)
+
+    def ends(values):
+        run = restarts.told(before, values, plan.least)
+        arms = restarts.no_arms(jnp.float32)
+        of_run = plan, space, before, run, arms, gaussian
+        return restarts.ended(*of_run, values, 1e-7, left)
+
+    values = jax.random.normal(jax.random.key(0), (300, plan.least))
+    assert not any(bool(x.any()) for x in jax.jit(jax.vmap(ends))(values))
