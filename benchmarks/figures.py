@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from benchmarks import cli, headline
+from benchmarks.coco import ecdf
 from benchmarks.harness import plotting, records
 from benchmarks.node_signal import report as node_signal_report
 from benchmarks.paper import report as paper_report
@@ -39,6 +40,13 @@ def train() -> None:
         history = records.read(config.with_name("metrics.jsonl"))
         protocol = plotting.protocol(experiment)
         plotting.write_curves(config.with_name("curves"), history, protocol)
+
+
+def coco() -> None:
+    """Targets reached by every run of ``benchmarks.coco`` that is kept."""
+    for path in sorted((RESULTS / "coco").rglob("results.json")):
+        content = json.loads(path.read_text())
+        plot.save(ecdf.figure(content, ecdf.stored()), path.with_name("ecdf"))
 
 
 def step_cost() -> None:
@@ -91,6 +99,7 @@ def of_headline() -> None:
 
 DRAWN: dict[str, Callable[[], None]] = {
     "train": train,
+    "coco": coco,
     "step-cost": step_cost,
     "node-signal": node_signal,
     "paper": paper,

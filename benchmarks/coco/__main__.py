@@ -1,38 +1,60 @@
-"""``python -m benchmarks.coco``: search methods on the 24 functions of COCO ``bbob``.
+"""``python -m benchmarks.coco``: search methods on the functions of COCO.
 
-Leaves ``results.json`` (every instance's difference from the optimum) and ``table.md``
-in the output folder.
+Leaves ``results.json`` (every instance's difference from the optimum), ``table.md``
+and ``ecdf.svg`` in the output folder.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import multiprocessing
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from benchmarks import cli
 from benchmarks.cli import progress, require_at_least, require_some
+from benchmarks.coco import ecdf
 from benchmarks.coco.methods import METHODS
-from benchmarks.coco.problems import GROUPS, Task, differences, one_thread, share
+from benchmarks.coco.problems import SUITES, share
+from benchmarks.coco.tasks import Task, measured
 from benchmarks.harness import records
 from benchmarks.markdown import table
+from qiaso_jax import plot
 
 RIVAL = "cma"
+PER_DECADE = 5
+"""So many numbers of evaluations in a decade are noted for the figure."""
+
 NOTES = """\
 Share of 51 targets, from 1e2 to 1e-8 above the optimum, that are reached; mean over the
 functions of a group and {instances} instances of each. In brackets the difference from
 {rival} and the standard error of it, paired by function and instance. All methods begin
-at 0 with a spread of 2, and restart within [−4, 4].
+in the middle of the box that the optima lie in, in most suites [−5, 5], with a spread
+of a fifth of its width, restart within two spreads of there, and end when all targets
+are reached.
 
 *minimize* is `qiaso_jax.minimize(..., workers=map)` with its defaults; *cma* is pycma
 with nine restarts, each with twice the candidates, or as its option *bipop* has it;
-scipy's methods are restarted.
+evosax's methods have 4 + 3 log D candidates and no restarts; scipy's methods are
+restarted.
 """
+MORE_NOTES = {
+    "bbob": "",
+    "bbob-noisy": """
+A target is reached by a point whose value without noise is: the methods do not see it.
+f116 to f118 and f125 to f127 are left out, as COCO does not tell theirs. Noise is of
+one generator for all functions that a process searches: no two runs are the same.
+""",
+    "bbob-largescale": "",
+    "bbob-mixint": """
+Of five coordinates four are whole numbers, which *minimize*, *cma* and *differential
+evolution* are told, and the bounds; COCO rounds what the others propose.
+""",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +62,12 @@ class Command:
     """Compares search methods on COCO's functions."""
 
     output: Path = Path("benchmarks/results/coco")
-    """Folder for results.json and table.md."""
+    """Folder for results.json, table.md and the figure."""
+    suite: Literal["bbob", "bbob-noisy", "bbob-largescale", "bbob-mixint"] = "bbob"
+    functions: tuple[int, ...] = ()
+    """None for all."""
     dimensions: tuple[int, ...] = (5, 20)
-    methods: tuple[str, ...] = ("minimize", "cma")
+    methods: tuple[str, ...] = ("minimize", RIVAL)
     """See benchmarks/coco/methods.py."""
     instances: tuple[int, int] = (1, 15)
     """The first and the last."""
@@ -53,92 +78,107 @@ class Command:
 
 def main(command: Command) -> None:
     """Writes everything, and prints the table."""
-    require_at_least(command, 1, "processes", "instances")
+    require_at_least(command, 1, "processes", "instances", "evaluations")
     if command.instances[0] > command.instances[1]:
         raise cli.UserError(
             "--instances must be the first and the last one, got "
             f"{command.instances[0]} {command.instances[1]}."
         )
     require_some(command, "dimensions", "methods", "evaluations")
-    unknown = [name for name in command.methods if name not in METHODS]
-    if unknown:
-        raise cli.UserError(
-            f"--methods must be among {', '.join(map(repr, METHODS))}; got {unknown}."
-        )
+    suite = SUITES[command.suite]
+    every = suite.groups["all"]
+    _require_among("methods", command.methods, METHODS)
+    _require_among("dimensions", command.dimensions, suite.dimensions)
+    _require_among("functions", command.functions, every)
     command.output.mkdir(parents=True, exist_ok=True)
     first, last = command.instances
     tasks = [
         Task(
+            command.suite,
             method,
             dimension,
             function,
             tuple(range(first, last + 1)),
-            max(command.evaluations) * dimension,
-            [times * dimension for times in sorted(command.evaluations)],
+            reports(dimension, command.evaluations),
         )
         for dimension in command.dimensions
         for method in command.methods
-        for function in GROUPS["all"]
+        for function in command.functions or every
     ]
-    found = measured(tasks, command.processes)
+    runs = []
+    for task, found in zip(tasks, measured(tasks, command.processes), strict=True):
+        reached = np.mean([share(row[-1]) for row in found])
+        progress(
+            f"{task.dimension}-D f{task.function} {task.method}: {reached:.2f}"
+        )
+        runs.append(task._asdict() | {"differences": found})
     content = records.provenance()
     for package in ("cma", "scipy", "coco-experiment"):
         content["versions"][package] = importlib.metadata.version(package)
-    runs = [
-        task._asdict() | {"differences": difference}
-        for task, difference in zip(tasks, found, strict=True)
-    ]
     settings = dataclasses.asdict(command) | {"output": str(command.output)}
     content |= {"command": "python -m benchmarks.coco", "settings": settings}
     content |= {"runs": runs}
-    records.write_json(command.output / "results.json", content)
-    text = page(command, tasks, found)
+    records.write_text(command.output / "results.json", lines(content))
+    text = page(content)
     records.write_text(command.output / "table.md", text)
+    plot.save(ecdf.figure(content, ecdf.stored()), command.output / "ecdf")
     print(text)
 
 
-def measured(tasks: list[Task], processes: int) -> list[list[list[float]]]:
-    """The results of all tasks, each in one of some processes with a thread each."""
-    context = multiprocessing.get_context("spawn")
-    found = []
-    with ProcessPoolExecutor(processes, context, initializer=one_thread) as pool:
-        for task, result in zip(tasks, pool.map(differences, tasks), strict=True):
-            shares = [share(row[-1]) for row in result]
-            progress(
-                f"{task.dimension}-D f{task.function} {task.method}: "
-                f"{np.mean(shares):.2f}"
-            )
-            found.append(result)
-    return found
-
-
-def page(
-    command: Command, tasks: list[Task], found: Sequence[Sequence[Sequence[float]]]
-) -> str:
-    """A table for each dimension and number of evaluations."""
-    instances = command.instances[1] - command.instances[0] + 1
-    parts = ["# COCO bbob", "", NOTES.format(instances=instances, rival=RIVAL)]
-    shares = {
-        (task.dimension, task.method, task.function): np.array(
-            [[share(x) for x in row] for row in result]
+def _require_among(name: str, given: Sequence[Any], known: Sequence[Any]) -> None:
+    unknown = [each for each in given if each not in known]
+    if unknown:
+        raise cli.UserError(
+            f"{cli.option(name)} must be among {', '.join(map(repr, known))}; got "
+            f"{unknown}."
         )
-        for task, result in zip(tasks, found, strict=True)
-    }
-    for dimension in command.dimensions:
-        for i, times in enumerate(sorted(command.evaluations)):
+
+
+def reports(dimension: int, evaluations: Sequence[int]) -> list[int]:
+    """Evaluations after which values are noted: those of tables, and of the figure."""
+    most = max(evaluations)
+    number = round(PER_DECADE * np.log10(most))
+    times = {*np.geomspace(1, most, number + 1).tolist(), *map(float, evaluations)}
+    return sorted({round(dimension * each) for each in times})
+
+
+def lines(content: Mapping[str, Any]) -> str:
+    """As JSON with a line for each run."""
+    runs = ",\n".join("    " + json.dumps(run) for run in content["runs"])
+    rest = json.dumps({**content, "runs": []}, indent=2)
+    return rest.removesuffix("[]\n}") + f"[\n{runs}\n  ]\n}}\n"
+
+
+def page(content: Mapping[str, Any]) -> str:
+    """A table for each dimension and number of evaluations."""
+    settings, runs = content["settings"], content["runs"]
+    first, last = settings["instances"]
+    suite = settings["suite"]
+    parts = [f"# COCO {suite}", ""]
+    parts += [NOTES.format(instances=last - first + 1, rival=RIVAL) + MORE_NOTES[suite]]
+    for dimension in settings["dimensions"]:
+        here = [run for run in runs if run["dimension"] == dimension]
+        for times in sorted(settings["evaluations"]):
             rows = []
-            for group, functions in GROUPS.items():
+            for group, functions in SUITES[suite].groups.items():
                 each = {
-                    method: np.concatenate(
-                        [shares[dimension, method, f][:, i] for f in functions]
+                    method: np.array(
+                        [
+                            share(row[run["reports"].index(times * dimension)])
+                            for run in here
+                            if run["method"] == method and run["function"] in functions
+                            for row in run["differences"]
+                        ]
                     )
-                    for method in command.methods
+                    for method in settings["methods"]
                 }
-                rows.append([group, *(cell(x, each.get(RIVAL)) for x in each.values())])
+                if any(x.size for x in each.values()):
+                    cells = (cell(x, each.get(RIVAL)) for x in each.values())
+                    rows.append([group, *cells])
             parts += [
                 f"## {dimension}-D, {times:,}·D evaluations",
                 "",
-                table(["", *command.methods], rows, numbers=True),
+                table(["", *settings["methods"]], rows, numbers=True),
             ]
     parts.append("Written by `python -m benchmarks.coco`.")
     return "\n".join(parts) + "\n"

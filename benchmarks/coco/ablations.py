@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks import cli
 from benchmarks.cli import progress, require_at_least, require_some
 from benchmarks.coco import batched
-from benchmarks.coco.problems import GROUPS, one_thread, share
+from benchmarks.coco.problems import GROUPS, box, one_thread, opened, share
 from benchmarks.harness import records
 from benchmarks.markdown import table
 from qiaso_jax.search import adaptive, covariance, restarts
@@ -209,10 +209,16 @@ def differences(ablation: Ablation) -> dict[int, list[float]]:
         stack.enter_context(jax.enable_x64(True))
         for module, name, value in variant.patches:
             stack.enter_context(patch.object(module, name, value))
-        budget = ablation.evaluations * ablation.dimension
-        plan = batched.default_plan(ablation.dimension, budget)
-        search = batched.searched(plan._replace(**variant.plan))
-        return {f: search(f, ablation.instances) for f in GROUPS["all"]}
+        dimension = ablation.dimension
+        budget = ablation.evaluations * dimension
+        plan = batched.default_plan(dimension, budget)
+        search = batched.searched(plan._replace(**variant.plan), box(dimension))
+        found = {}
+        for function in GROUPS["all"]:
+            problems = opened("bbob", function, dimension, ablation.instances, [budget])
+            search(problems)
+            found[function] = [problem.differences[-1] for problem in problems]
+        return found
 
 
 def page(

@@ -23,11 +23,11 @@ import numpy as np
 import qiaso_jax
 from benchmarks import cli
 from benchmarks.cli import progress, require_at_least, require_some
-from benchmarks.coco.methods import SIGMA
 from benchmarks.coco.problems import one_thread
 from benchmarks.harness import records
 from benchmarks.markdown import table
 
+SIGMA = 2.0
 FUNCTIONS = {1: "sphere", 8: "Rosenbrock", 10: "ellipsoid", 15: "Rastrigin"}
 NOISES = ("additive", "multiplicative")
 POINTS = ("minimize x", "minimize mean", "cma xbest", "cma xfavorite")

@@ -1,16 +1,16 @@
-"""The functions, and how far a method gets on them."""
+"""The functions of COCO's suites, and how far a method gets on them."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import cocoex
 import numpy as np
-
-from benchmarks.coco.methods import METHODS
 
 TARGETS = np.logspace(2, -8, 51)
 """Differences from the optimum, as in COCO's own plots."""
@@ -24,72 +24,196 @@ GROUPS = {
     "all": range(1, 25),
 }
 
+NOISELESS = {
+    noisy: noiseless
+    for first, noiseless in (
+        (101, 1),
+        (104, 8),
+        (107, 1),
+        (110, 8),
+        (113, 7),
+        (119, 14),
+        (122, 17),
+        (128, 21),
+    )
+    for noisy in range(first, first + 3)
+}
+"""Functions of ``bbob-noisy``, and those of ``bbob`` that they are without noise.
 
-class Task(NamedTuple):
-    """A method on all instances of a function.
+f116 to f118 and f125 to f127 are none of ``bbob``: no one tells their true values.
+"""
+
+
+class Suite(NamedTuple):
+    """A suite of COCO's.
 
     Attributes:
-      method: a key of ``METHODS``.
-      dimension: of the function.
-      function: from 1 to 24.
-      instances: shifted and rotated in different ways.
-      budget: evaluations.
-      reports: evaluations after which the best value is noted.
+      dimensions: that there are.
+      groups: functions by what they are like; the last one is of all.
     """
 
-    method: str
-    dimension: int
-    function: int
-    instances: Sequence[int]
-    budget: int
-    reports: Sequence[int]
+    dimensions: Sequence[int]
+    groups: Mapping[str, Sequence[int]]
 
 
-class BudgetSpent(Exception):
-    """No further evaluation is allowed."""
+SUITES = {
+    "bbob": Suite((2, 3, 5, 10, 20, 40), GROUPS),
+    "bbob-noisy": Suite(
+        (2, 3, 5, 10, 20, 40),
+        {
+            "moderate noise f101-f106": range(101, 107),
+            "severe noise f107-f121": [*range(107, 116), *range(119, 122)],
+            "multimodal f122-f130": [*range(122, 125), *range(128, 131)],
+            "all": list(NOISELESS),
+        },
+    ),
+    "bbob-largescale": Suite((20, 40, 80, 160, 320, 640), GROUPS),
+    "bbob-mixint": Suite((5, 10, 20, 40, 80, 160), GROUPS),
+}
+
+
+class Domain(NamedTuple):
+    """Where the optimum is looked for.
+
+    Attributes:
+      lower: bounds of the optimum, shape ``[D]``.
+      upper: likewise.
+      integers: which coordinates are rounded, shape ``[D]``.
+    """
+
+    lower: np.ndarray
+    upper: np.ndarray
+    integers: np.ndarray
+
+    @property
+    def edges(self) -> tuple[np.ndarray, np.ndarray]:
+        """The bounds of what rounds to a point within ``lower`` and ``upper``."""
+        return self.lower - self.integers / 2, self.upper + self.integers / 2
+
+    @property
+    def start(self) -> np.ndarray:
+        """The middle."""
+        return (self.lower + self.upper) / 2
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """A fifth of the width, in each coordinate."""
+        low, high = self.edges
+        return (high - low) / 5
+
+
+def box(dimension: int) -> Domain:
+    """[−5, 5] in each coordinate, where the optima of most suites are."""
+    side = np.full(dimension, 5.0)
+    return Domain(-side, side, side < 0)
+
+
+class Ended(BaseException):
+    """No further evaluation is allowed, or of use; it is not for ``fun`` to fail."""
 
 
 class Counted:
-    """A function that notes its best value, and ends the search with its budget."""
+    """A function that notes its best value, and ends the search.
 
-    def __init__(self, problem: cocoex.BareProblem, reports: Sequence[int]) -> None:
-        self.problem = problem
-        self.reports = reports
-        self.number = 0
-        self.best = np.inf
-        self.noted: list[float] = []
+    The search ends with its budget, or when all targets are reached.
+
+    Attributes:
+      domain: where its optimum is.
+      seed: of the search.
+      budget: evaluations.
+      differences: best value less the optimum, after each of the reports.
+    """
+
+    def __init__(
+        self,
+        fun: Callable[[np.ndarray], float],
+        domain: Domain,
+        reports: Sequence[int],
+        *,
+        true: Callable[[np.ndarray], float],
+        optimum: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.domain = domain
+        self.seed = seed
+        self.budget = reports[-1]
+        self._fun = fun
+        self._true = true
+        self._optimum = optimum
+        self._reports = reports
+        self._number = 0
+        self._best = np.inf
+        self._noted: list[float] = []
 
     def __call__(self, x: np.ndarray) -> float:
         """The value at ``x``."""
-        if self.number == self.reports[-1]:
-            raise BudgetSpent
-        value = float(self.problem(x))
-        self.number += 1
-        self.best = min(self.best, value)
-        if self.number == self.reports[len(self.noted)]:
-            self.noted.append(self.best)
+        if self._number == self.budget or self._best <= TARGETS[-1]:
+            raise Ended
+        value = float(self._fun(x))
+        true = value if self._true is self._fun else float(self._true(x))
+        self._number += 1
+        self._best = min(self._best, true - self._optimum)
+        if self._number == self._reports[len(self._noted)]:
+            self._noted.append(self._best)
         return value
+
+    @property
+    def differences(self) -> list[float]:
+        """After each of the reports, the last ones as at the end."""
+        left = len(self._reports) - len(self._noted)
+        return self._noted + [self._best] * left
+
+
+def opened(
+    suite: str,
+    function: int,
+    dimension: int,
+    instances: Sequence[int],
+    reports: Sequence[int],
+) -> list[Counted]:
+    """Instances of a function: shifted and rotated in different ways."""
+    found = []
+    for instance in instances:
+        problem = _kept(suite, dimension).get_problem_by_function_dimension_instance(
+            function, dimension, instance
+        )
+        true = problem
+        if function in NOISELESS:
+            base = NOISELESS[function]
+            true = cocoex.BareProblem("bbob", base, dimension, instance)
+        numbers = np.arange(dimension)
+        counted = Counted(
+            problem,
+            Domain(
+                problem.lower_bounds,
+                problem.upper_bounds,
+                numbers < problem.number_of_integer_variables,
+            ),
+            reports,
+            true=true,
+            optimum=float(true(best_point(problem))),
+            seed=1000 * function + instance,
+        )
+        found.append(counted)
+    return found
+
+
+@functools.cache
+def _kept(suite: str, dimension: int) -> cocoex.Suite:
+    """A suite, which has to outlive its problems."""
+    return cocoex.Suite(suite, "", f"dimensions:{dimension}")
+
+
+def best_point(problem: cocoex.Problem) -> np.ndarray:
+    """The optimum, which COCO tells in a file in the working folder only."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        problem._best_parameter("print")
+        return np.loadtxt("._bbob_problem_best_parameter.txt")
 
 
 def one_thread() -> None:
     """Has XLA compute this process's programs in one thread; before its first."""
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
-
-
-def differences(task: Task) -> list[list[float]]:
-    """Best value less the optimum: for each instance, at each of the reports."""
-    found = []
-    for instance in task.instances:
-        problem = cocoex.BareProblem("bbob", task.function, task.dimension, instance)
-        counted = Counted(problem, task.reports)
-        with contextlib.suppress(BudgetSpent):
-            METHODS[task.method](
-                counted, task.dimension, task.budget, 1000 * task.function + instance
-            )
-        noted = counted.noted + [counted.best] * len(task.reports)
-        optimum = problem.best_value()
-        found.append([x - optimum for x in noted[: len(task.reports)]])
-    return found
 
 
 def share(difference: float) -> float:

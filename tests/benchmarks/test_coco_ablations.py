@@ -1,5 +1,6 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +11,10 @@ from cma.recombination_weights import RecombinationWeights
 from benchmarks.cli import UserError
 from benchmarks.coco import ablations, batched
 from benchmarks.coco.ablations import REFERENCE, VARIANTS, Ablation
-from benchmarks.coco.problems import GROUPS, Task, differences
+from benchmarks.coco.problems import GROUPS
 from qiaso_jax.search import adaptive, covariance
 
 pytestmark = pytest.mark.slow
-
-
-def test_searches_at_once_are_those_of_minimize():
-    instances = (1, 2)
-    with jax.enable_x64(True):
-        search = batched.searched(batched.default_plan(2, 300))
-        found = search(15, instances)
-    one_by_one = differences(Task("minimize", 2, 15, instances, 300, [300]))
-    np.testing.assert_allclose(found, np.ravel(one_by_one), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("size", "candidates"), [(5, 8), (20, 12), (5, 33)])
@@ -57,14 +49,23 @@ def test_a_missing_value_has_no_weight():
 def probed(monkeypatch):
     """Searches that tell their settings, in this process, in the place of values."""
 
-    def searched(plan):
+    def searched(plan, domain):
         assert plan.restarts in (0, np.inf)
+        assert plan.size == len(domain.start)
         own = 1e-9 if adaptive.ETA == 3.0 else 1e3
-        return lambda function, instances: (
-            [own if function < 6 else 0.0] * len(instances)
-        )
+
+        def search(problems):
+            for problem in problems:
+                problem.differences = [own if problem.function < 6 else 0.0]
+
+        return search
+
+    def opened(suite, function, dimension, instances, reports):
+        assert (suite, reports[0] % dimension) == ("bbob", 0)
+        return [SimpleNamespace(function=function) for _ in instances]
 
     monkeypatch.setattr(batched, "searched", searched)
+    monkeypatch.setattr(ablations, "opened", opened)
     monkeypatch.setattr(
         ablations,
         "ProcessPoolExecutor",
