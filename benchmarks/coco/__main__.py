@@ -108,9 +108,7 @@ def main(command: Command) -> None:
     runs = []
     for task, found in zip(tasks, measured(tasks, command.processes), strict=True):
         reached = np.mean([share(row[-1]) for row in found])
-        progress(
-            f"{task.dimension}-D f{task.function} {task.method}: {reached:.2f}"
-        )
+        progress(f"{task.dimension}-D f{task.function} {task.method}: {reached:.2f}")
         runs.append(task._asdict() | {"differences": found})
     content = records.provenance()
     for package in ("cma", "scipy", "coco-experiment"):

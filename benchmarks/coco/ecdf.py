@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.coco.problems import share
+from benchmarks.coco.problems import TARGETS
 from qiaso_jax import plot
 
 BEST = Path(__file__).parents[1] / "results" / "coco" / "best2009.json"
@@ -35,27 +35,31 @@ def figure(
     settings, runs = content["settings"], content["runs"]
     dimensions, suite = settings["dimensions"], settings["suite"]
     columns = min(2, len(dimensions))
-    rows = -(-len(dimensions) // columns)
+    lines = -(-len(dimensions) // columns)
     drawn = Figure(
-        figsize=(plot.WIDTH, 1.1 + 0.5 * plot.WIDTH * rows), layout="constrained"
+        figsize=(plot.WIDTH, 1.1 + 0.5 * plot.WIDTH * lines), layout="constrained"
     )
-    panels: Any = drawn.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    panels: Any = drawn.subplots(
+        lines, columns, squeeze=False, sharex=True, sharey=True
+    )
     for ax in panels.flat[len(dimensions) :]:
         ax.remove()
     for ax, dimension in zip(panels.flat, dimensions, strict=False):
         here = [run for run in runs if run["dimension"] == dimension]
         for method in settings["methods"]:
             own = [run for run in here if run["method"] == method]
-            shares = [[share(x) for x in row] for run in own for row in run["differences"]]
+            rows = [row for run in own for row in run["differences"]]
             times = np.array(own[0]["reports"]) / dimension
-            ax.plot(times, np.mean(shares, axis=0), label=method)
+            reached = np.array(rows)[..., None] <= TARGETS
+            ax.plot(times, reached.mean(axis=(0, 2)), label=method)
         if suite == "bbob" and str(dimension) in best:
             functions = sorted({run["function"] for run in here})
             needed = [best[str(dimension)][function - 1] for function in functions]
-            shares = np.mean(
-                np.array(needed, float)[..., None] <= times * dimension, axis=(0, 1)
+            reached = np.array(needed, float)[..., None] <= times * dimension
+            label = "best of 2009"
+            ax.plot(
+                times, reached.mean(axis=(0, 1)), "--", color=plot.GREY, label=label
             )
-            ax.plot(times, shares, "--", color=plot.GREY, label="best of 2009")
         ax.set(title=f"{dimension}-D", xscale="log", ylim=(0, 1))
     for ax in panels[:, 0]:
         ax.set_ylabel("share of targets")

@@ -40,7 +40,8 @@ NOISELESS = {
 }
 """Functions of ``bbob-noisy``, and those of ``bbob`` that they are without noise.
 
-f116 to f118 and f125 to f127 are none of ``bbob``: no one tells their true values.
+Beyond [−5, 5] f7, f17 and f21 have a penalty that is noise to COCO. f116 to f118 and
+f125 to f127 are none of ``bbob``: no one tells their true values.
 """
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -38,9 +37,7 @@ def differences(task: Task) -> list[list[float]]:
         task.suite, task.function, task.dimension, task.instances, task.reports
     )
     METHODS[task.method](problems)
-    return [
-        [float(f"{x:.4g}") for x in problem.differences] for problem in problems
-    ]
+    return [[float(f"{x:.4g}") for x in problem.differences] for problem in problems]
 
 
 def measured(tasks: Iterable[Task], processes: int) -> Iterator[list[list[float]]]:
