@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,7 +123,7 @@ def main(command: Command) -> None:
     print(text)
 
 
-def _require_among(name: str, given: Sequence[Any], known: Sequence[Any]) -> None:
+def _require_among(name: str, given: Sequence[Any], known: Collection[Any]) -> None:
     unknown = [each for each in given if each not in known]
     if unknown:
         raise cli.UserError(

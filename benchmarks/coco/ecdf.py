@@ -46,20 +46,17 @@ def figure(
         ax.remove()
     for ax, dimension in zip(panels.flat, dimensions, strict=False):
         here = [run for run in runs if run["dimension"] == dimension]
+        reports = np.array(here[0]["reports"])
         for method in settings["methods"]:
-            own = [run for run in here if run["method"] == method]
-            rows = [row for run in own for row in run["differences"]]
-            times = np.array(own[0]["reports"]) / dimension
-            reached = np.array(rows)[..., None] <= TARGETS
-            ax.plot(times, reached.mean(axis=(0, 2)), label=method)
+            own = (run["differences"] for run in here if run["method"] == method)
+            reached = np.concatenate([*own])[..., None] <= TARGETS
+            ax.plot(reports / dimension, reached.mean(axis=(0, 2)), label=method)
         if suite == "bbob" and str(dimension) in best:
             functions = sorted({run["function"] for run in here})
             needed = [best[str(dimension)][function - 1] for function in functions]
-            reached = np.array(needed, float)[..., None] <= times * dimension
-            label = "best of 2009"
-            ax.plot(
-                times, reached.mean(axis=(0, 1)), "--", color=plot.GREY, label=label
-            )
+            reached = np.array(needed, float)[..., None] <= reports
+            dashed = {"linestyle": "--", "color": plot.GREY, "label": "best of 2009"}
+            ax.plot(reports / dimension, reached.mean(axis=(0, 1)), **dashed)
         ax.set(title=f"{dimension}-D", xscale="log", ylim=(0, 1))
     for ax in panels[:, 0]:
         ax.set_ylabel("share of targets")

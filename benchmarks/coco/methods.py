@@ -147,7 +147,7 @@ def differential_evolution(problem: Counted) -> None:
     for number in range(problem.budget):
         scipy.optimize.differential_evolution(
             problem,
-            scipy.optimize.Bounds(domain.lower, domain.upper),
+            list(zip(domain.lower, domain.upper, strict=True)),
             maxiter=problem.budget,
             rng=1000 * problem.seed + number,
             integrality=domain.integers,

@@ -175,21 +175,18 @@ def opened(
     """Instances of a function: shifted and rotated in different ways."""
     found = []
     for instance in instances:
-        problem = _kept(suite, dimension).get_problem_by_function_dimension_instance(
+        kept = _kept(suite, dimension, instance)
+        problem = kept.get_problem_by_function_dimension_instance(
             function, dimension, instance
         )
         true = problem
         if function in NOISELESS:
             base = NOISELESS[function]
             true = cocoex.BareProblem("bbob", base, dimension, instance)
-        numbers = np.arange(dimension)
+        are_integers = np.arange(dimension) < problem.number_of_integer_variables
         counted = Counted(
             problem,
-            Domain(
-                problem.lower_bounds,
-                problem.upper_bounds,
-                numbers < problem.number_of_integer_variables,
-            ),
+            Domain(problem.lower_bounds, problem.upper_bounds, are_integers),
             reports,
             true=true,
             optimum=float(true(best_point(problem))),
@@ -200,9 +197,9 @@ def opened(
 
 
 @functools.cache
-def _kept(suite: str, dimension: int) -> cocoex.Suite:
+def _kept(suite: str, dimension: int, instance: int) -> cocoex.Suite:
     """A suite, which has to outlive its problems."""
-    return cocoex.Suite(suite, "", f"dimensions:{dimension}")
+    return cocoex.Suite(suite, f"instances:{instance}", f"dimensions:{dimension}")
 
 
 def best_point(problem: cocoex.Problem) -> np.ndarray:

@@ -73,8 +73,8 @@ def test_a_domain():
 @pytest.mark.parametrize(("suite", "dimension"), [("bbob", 5), ("bbob-largescale", 20)])
 def test_the_optimum_is_that_of_bbob(suite, dimension):
     for function in SUITES[suite].groups["all"]:
-        problem = cocoex.BareProblem("bbob", function, 5, 3)
-        (own,) = opened(suite, function, dimension, [3], [1])
+        problem = cocoex.BareProblem("bbob", function, 5, 71)
+        (own,) = opened(suite, function, dimension, [71], [1])
         own(np.full(dimension, 1.0))
         value = own._fun(np.full(dimension, 1.0))
         assert own.differences[0] == pytest.approx(value - problem.best_value())
