@@ -47,10 +47,12 @@ def figure(
     for ax, dimension in zip(panels.flat, dimensions, strict=False):
         here = [run for run in runs if run["dimension"] == dimension]
         reports = np.array(here[0]["reports"])
-        for method in settings["methods"]:
+        for i, method in enumerate(settings["methods"]):
             own = (run["differences"] for run in here if run["method"] == method)
             reached = np.concatenate([*own])[..., None] <= TARGETS
-            ax.plot(reports / dimension, reached.mean(axis=(0, 2)), label=method)
+            of_line = "-:"[i // len(plot.COLOURS)]  # when there is no other colour
+            shares = reached.mean(axis=(0, 2))
+            ax.plot(reports / dimension, shares, of_line, label=method)
         if suite == "bbob" and str(dimension) in best:
             functions = sorted({run["function"] for run in here})
             needed = [best[str(dimension)][function - 1] for function in functions]
@@ -60,7 +62,17 @@ def figure(
         ax.set(title=f"{dimension}-D", xscale="log", ylim=(0, 1))
     for ax in panels[:, 0]:
         ax.set_ylabel("share of targets")
-    drawn.supxlabel("evaluations / D")
+    for ax in panels[-1]:
+        ax.set_xlabel("evaluations / D")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside upper center", ncols=2)
+    first, last = settings["instances"]
+    number = len({run["function"] for run in runs})
+    said = f"COCO {suite}: {number} functions, {last - first + 1} instances of each."
+    if "best of 2009" in labels:
+        said += (
+            " Best of 2009: targets for which the fastest method of that workshop is"
+            " expected to need no more."
+        )
+    plot.caption(drawn, said)
     return drawn

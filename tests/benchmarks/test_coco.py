@@ -249,16 +249,18 @@ def test_the_figure_shows_what_is_stored():
     rows = {
         (1, "a"): [[1e3, 1e-9], [1e3, 1e3]],
         (2, "a"): [[1e-9, 1e-9], [1e3, 1e3]],
-        (1, "b"): [[1e3, 1e3]],
-        (2, "b"): [[1e3, 1e-9]],
+        (1, "b"): [[1e3, 1e3], [1e3, 1e3]],
+        (2, "b"): [[1e3, 1e-9], [1e3, 1e-9]],
     }
     runs = [
         run | {"function": function, "method": method, "differences": differences}
         for (function, method), differences in rows.items()
     ]
     settings = {"suite": "bbob", "dimensions": [2], "methods": ["a", "b"]}
+    settings["instances"] = [3, 4]
     best = {"2": [[1.0] * 25 + [None] * 26, [3.0] * 51, [1.0] * 51]}
     drawn = ecdf.figure({"settings": settings, "runs": runs}, best)
+    assert "2 functions, 2 instances" in drawn.get_supxlabel()
     (ax,) = drawn.axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
     assert lines == {
