@@ -147,6 +147,7 @@ def test_integers_are_searched(method):
         ("bbob", 15, 2),
         pytest.param("bbob-mixint", 3, 5, marks=pytest.mark.nightly),
         pytest.param("bbob-largescale", 10, 20, marks=pytest.mark.nightly),
+        pytest.param("bbob-largescale", 1, 320, marks=pytest.mark.nightly),
     ],
 )
 def test_searches_at_once_are_those_of_minimize(suite, function, dimension):
