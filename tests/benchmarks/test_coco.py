@@ -3,6 +3,7 @@ import json
 import os
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import cocoex
 import jax
@@ -102,9 +103,10 @@ def test_values_without_noise_are_those_that_coco_logs(tmp_path, capfd):
         observer = cocoex.Observer("bbob", "result_folder: logged")
         for function, x in zip(NOISELESS, points, strict=True):
             (problem,) = opened("bbob-noisy", function, 5, [3], [1])
-            problem._fun.observe_with(observer)
+            logs: Any = problem._fun
+            logs.observe_with(observer)
             problem(x)
-            problem._fun.free()
+            logs.free()
             own.append(problem.differences[0])
     logged = []
     for function in NOISELESS:
