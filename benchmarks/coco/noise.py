@@ -30,7 +30,7 @@ from benchmarks.markdown import table
 SIGMA = 2.0
 FUNCTIONS = {1: "sphere", 8: "Rosenbrock", 10: "ellipsoid", 15: "Rastrigin"}
 NOISES = ("additive", "multiplicative")
-POINTS = ("minimize x", "minimize mean", "cma xbest", "cma xfavorite")
+POINTS = ("minimize x", "minimize mean", "noisy mean", "cma xbest", "cma xfavorite")
 NOTES = """\
 True value less the optimum: median (first to third quartile) over {instances} instances
 of functions of COCO `bbob`, after {evaluations:,}·D noisy evaluations from 0 with a
@@ -38,13 +38,14 @@ spread of 2. Additive noise is 𝒩(0, 1); multiplicative noise has the differen
 optimum times exp(𝒩(0, 1)).
 
 `x` of `minimize` and *xbest* of pycma are the point with the least value that was seen;
-`mean` and *xfavorite* are the mean of the distribution that is searched with. Last, of
-how many instances `mean` has the lower true value of `minimize`'s two.
+`mean` and *xfavorite* are the mean of the distribution that is searched with, and
+*noisy mean* is `mean` of `minimize(..., noisy=True)`. Last, in how many instances
+`mean` has a lower true value than `x`, and *noisy mean* than `mean`.
 """
 
 
 class Task(NamedTuple):
-    """Both methods on all instances of a noisy function.
+    """All methods on all instances of a noisy function.
 
     Attributes:
       dimension: of the function.
@@ -138,23 +139,26 @@ def differences(task: Task) -> dict[str, list[float]]:
         seed = 1000 * task.function + instance
         problem = cocoex.BareProblem("bbob", task.function, task.dimension, instance)
         start = np.zeros(task.dimension)
-        ours = Noisy(problem, task.noise, seed)
-        result = qiaso_jax.minimize(
-            ours,
-            start,
-            sigma=SIGMA,
-            max_evaluations=task.evaluations,
-            workers=map,
-            key=seed,
+        result, told = (
+            qiaso_jax.minimize(
+                Noisy(problem, task.noise, seed),
+                start,
+                sigma=SIGMA,
+                max_evaluations=task.evaluations,
+                workers=map,
+                noisy=noisy,
+                key=seed,
+            )
+            for noisy in (False, True)
         )
         theirs = Noisy(problem, task.noise, seed)
         options = {"verbose": -9, "maxfevals": task.evaluations, "seed": seed}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             best, search = cma.fmin2(theirs, start, SIGMA, options)
-        points = (result.x, result.mean, best, search.result.xfavorite)
+        points = (result.x, result.mean, told.mean, best, search.result.xfavorite)
         for name, point in zip(POINTS, points, strict=True):
-            found[name].append(ours.true(point))
+            found[name].append(theirs.true(point))
     return found
 
 
@@ -171,21 +175,23 @@ def page(tasks: Sequence[Task], found: Sequence[Mapping[str, Sequence[float]]]) 
             [
                 f"{FUNCTIONS[task.function]} f{task.function}, {task.noise}",
                 *(quartiles(result[name]) for name in POINTS),
-                f"{lower(result)}/{len(task.instances)}",
+                *(
+                    f"{lower(result, *pair)}/{len(task.instances)}"
+                    for pair in itertools.pairwise(POINTS[:3])
+                ),
             ]
             for task, result in zip(tasks, found, strict=True)
             if task.dimension == dimension
         ]
-        columns = ["", *POINTS, "mean lower"]
+        columns = ["", *POINTS, "mean lower", "noisy lower"]
         parts += [f"## {dimension}-D", "", table(columns, rows, numbers=True)]
     parts.append("Written by `python -m benchmarks.coco.noise`.")
     return "\n".join(parts) + "\n"
 
 
-def lower(found: Mapping[str, Sequence[float]]) -> int:
-    """In how many searches the mean is the better point of ``minimize``."""
-    pairs = zip(found["minimize x"], found["minimize mean"], strict=True)
-    return sum(mean < x for x, mean in pairs)
+def lower(found: Mapping[str, Sequence[float]], first: str, second: str) -> int:
+    """In how many searches the second point is the better one."""
+    return int(np.sum(np.less(found[second], found[first])))
 
 
 def quartiles(values: Sequence[float]) -> str:

@@ -234,17 +234,20 @@ def told(
     )
     gaussian = jax.tree.map(partial(jnp.where, jnp.any(known)), moved, state.gaussian)
     before, merits = feasibility.merits(state.run, values, violations)
-    run = restarts.told(before, merits, plan.least)
-    leads = run.value <= jnp.min(state.arms.best)
     level = _level(state.level, values)
+    run = restarts.told(before, merits, plan.least, level if plan.noisy else None)
+    leads = run.value <= jnp.min(state.arms.best)
     is_lower = (level <= state.mean_level) & (run.annealing <= 0)
+    mean = jnp.where(is_lower, gaussian.mean, state.mean)
+    if plan.noisy:
+        mean = jnp.where(leads, averaged(state.mean, gaussian.mean, run), state.mean)
     after = with_best(state, best, values[winner], violations[winner])._replace(
         step=state.step + 1,
         spent=state.spent + state.run.candidates,
         gaussian=gaussian,
         run=run,
         level=level,
-        mean=jnp.where(is_lower, gaussian.mean, state.mean),
+        mean=mean,
         mean_level=jnp.where(is_lower, level, state.mean_level),
         differed=state.differed
         | ~_equal(jnp.append(values, state.best_value), epsilon),
@@ -255,6 +258,9 @@ def told(
         plan, space, state.run, run, state.arms, gaussian, merits, epsilon, left
     )
     after = after._replace(has_converged=after.has_converged | (leads & converged))
+    if plan.noisy:
+        run, gaussian = restarts.enlarged(plan, run, gaussian, left)
+        after = after._replace(run=run, gaussian=gaussian)
     after = jax.lax.cond(
         ended, partial(_restarted, plan, space, converged), lambda state: state, after
     )
@@ -342,6 +348,18 @@ def _restarted(
         arms=arms,
         level=jnp.full_like(state.level, jnp.nan),
     )
+
+
+def averaged(average: jax.Array, mean: jax.Array, run: Run) -> jax.Array:
+    """The mean over all candidates since the level of a run has last fallen.
+
+    Args:
+      average: of the means after the steps before.
+      mean: after this one.
+      run: likewise.
+    """
+    number = jnp.maximum(run.spent - run.gained, run.candidates)
+    return average + run.candidates / number * (mean - average)
 
 
 def _level(level: jax.Array, values: jax.Array) -> jax.Array:

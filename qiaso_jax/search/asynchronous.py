@@ -65,7 +65,7 @@ def run(
             come = []
             while len(come) < number and (answer := evaluations.answer()):
                 counts = answer.candidate.run == run and not answer.is_late
-                state = _kept(state, answer, counts)
+                state = _kept(plan, state, answer, counts)
                 if counts:
                     come.append(answer)
             if come:
@@ -84,7 +84,7 @@ def run(
                 state = on_host.ended(state, MinimizeStatus.STOPPED_BY_CALLBACK)
         evaluations.forget()
         while state.status not in AT_ONCE and (answer := evaluations.answer()):
-            state = _kept(state, answer, counts=False)
+            state = _kept(plan, state, answer, counts=False)
     finally:
         evaluations.cancel()
     state = _counted(plan, state, before + evaluations.number)
@@ -131,18 +131,22 @@ def _slots(
     return values, violations, z
 
 
-def _kept(state: SearchState, answer: Answer, counts: bool) -> SearchState:
-    """With a candidate that is the best; with any, if no step is told it."""
+def _kept(plan: Plan, state: SearchState, answer: Answer, counts: bool) -> SearchState:
+    """With a candidate that is the best; with any, if no step is told it.
+
+    But under noise arms are compared by levels of values, not by the least of them.
+    """
     found = on_host.value_and_violation(answer.value)
-    return _with(state, answer.candidate.u, answer.candidate.arm, *found, counts)
+    candidate, keeps = answer.candidate, not (counts or plan.noisy)
+    return _with(state, candidate.u, candidate.arm, *found, keeps)
 
 
 @jax.jit
 def _with(
-    state: SearchState, u: jax.Array, arm: Any, value: Any, violation: Any, counts: Any
+    state: SearchState, u: jax.Array, arm: Any, value: Any, violation: Any, keeps: Any
 ) -> SearchState:
     value, violation = feasibility.told(value, violation)
-    of_arm = jnp.where(counts, jnp.inf, value)
+    of_arm = jnp.where(keeps, value, jnp.inf)
     arms = state.arms._replace(best=state.arms.best.at[arm].min(of_arm))
     return with_best(state._replace(arms=arms), u, value, violation)
 

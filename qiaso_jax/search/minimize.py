@@ -33,8 +33,11 @@ from qiaso_jax.words import two_words
 FULL_UP_TO = 200
 """Coordinates whose covariance is learnt as a whole by default."""
 
+AGAINST_NOISE = 4
+"""Under noise there are so many times the candidates by default."""
+
 FEWEST_STEPS = 30
-"""More workers than leave so many are not given a candidate each by default."""
+"""Neither noise nor workers make them more, by default, than leave so many steps."""
 
 
 def minimize(
@@ -47,6 +50,7 @@ def minimize(
     bounds: tuple[Any, Any] | None = None,
     integers: Any = None,
     constraint: Callable[..., Any] | None = None,
+    noisy: bool = False,
     covariance: Literal["auto", "full", "diagonal"] | None = "auto",
     restarts: int | None = None,
     num_candidates: int | None = None,
@@ -108,6 +112,12 @@ def minimize(
         the sum of what is above 0 (Deb 2000); let its entries be of one scale. What
         ``fun`` is where it is violated does not matter; with ``workers`` it is not
         called there.
+      noisy: whether ``fun`` has another value whenever it is called at the same point,
+        as a measurement or a Monte Carlo estimate has. K is then four times as large by
+        default, as far as that leaves 30 steps, and no run ends for want of gain: once
+        the mean value of candidates has fallen no more for 80 steps, K is doubled and σ
+        tripled, as ranks that noise decides say more of points farther apart. ``mean``
+        of the result is the average of m since then.
       covariance: ``"full"``, ``"diagonal"``, or ``"auto"``: full for up to 200
         coordinates. ``None`` for one annealed search without covariance or restarts, on
         pairs of candidates,
@@ -121,8 +131,8 @@ def minimize(
       restarts: how many there may be; ``None`` for as many as the budget affords. They
         begin within 2 σ of x0 in each coordinate, within the bounds.
       num_candidates: K of the first run, which those of others are multiples of;
-        ``None`` for 4 + ⌊3 log N⌋, and no fewer than an executor has workers, as far as
-        that leaves 30 steps.
+        ``None`` for 4 + ⌊3 log N⌋, or four times that if ``noisy``, and no fewer than
+        an executor has workers, as far as that leaves 30 steps.
       target: a value that is good enough: the search ends once ``fun`` is at most this.
       workers: ``None`` for a function that JAX traces. A function like ``map``, which
         calls ``fun`` on each of many points, in this process or others
@@ -220,8 +230,9 @@ def minimize(
             "constraint must be a function x -> numbers that are at most 0 where it is "
             f"met, or None; got {constraint!r}."
         )
-    if not isinstance(vectorized, bool):
-        raise TypeError(f"vectorized must be a boolean, got {vectorized!r}.")
+    for name, value in {"noisy": noisy, "vectorized": vectorized}.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be a boolean, got {value!r}.")
     if vectorized and workers is not None:
         raise ValueError(
             "workers must be None with vectorized=True, as fun gets all points at "
@@ -268,6 +279,7 @@ def minimize(
             num_candidates,
             restarts,
             num_workers=1 if remote is None else remote.number,
+            noisy=noisy,
         )
         target = -math.inf if target is None else target
         target = target if isinstance(target, Tracer) else float(target)
@@ -277,6 +289,7 @@ def minimize(
                 ValueError,
                 "with covariance=None",
                 resume=resume,
+                noisy=noisy,
                 vectorized=vectorized,
                 workers=workers,
                 constraint=constraint,
@@ -302,6 +315,7 @@ def minimize(
                 budget=max_evaluations,
                 restarts=most_restarts,
                 target=target,
+                noisy=noisy,
             )
             if resume is None:
                 before = begun(plan, where.space, _two_words(key))
@@ -348,6 +362,7 @@ def _counts(
     num_candidates: Any,
     restarts: Any,
     num_workers: int,
+    noisy: bool,
 ) -> tuple[int, int, float]:
     """E, K and the most restarts by the arguments of these names, or our error."""
     max_evaluations = _arguments.positive_int("max_evaluations", max_evaluations)
@@ -366,8 +381,9 @@ def _counts(
     if num_candidates is None and kind is None:
         num_candidates = _annealed_candidates(max_evaluations, size)
     elif num_candidates is None:
-        kept_busy = min(num_workers, max_evaluations // FEWEST_STEPS)
-        num_candidates = max(default_candidates(size), kept_busy)
+        default = default_candidates(size)
+        wanted = max(AGAINST_NOISE * default if noisy else default, num_workers)
+        num_candidates = max(default, min(wanted, max_evaluations // FEWEST_STEPS))
         num_candidates = min(num_candidates, max_evaluations)
     num_candidates = _arguments.positive_int("num_candidates", num_candidates)
     if num_candidates > max_evaluations:

@@ -18,6 +18,7 @@ class Plan(NamedTuple):
       budget: evaluations.
       restarts: how many there may be at most.
       target: a value that is good enough.
+      noisy: whether values of one point differ.
     """
 
     kind: Kind
@@ -28,6 +29,7 @@ class Plan(NamedTuple):
     budget: int
     restarts: float
     target: Any
+    noisy: bool = False
 
 
 def default_candidates(size: int) -> int:

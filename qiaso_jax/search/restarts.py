@@ -68,6 +68,14 @@ PROBING = 0.12
 AHEAD = 0.02
 """and goes on at once where it leads by this part of how values differ at the start."""
 
+STALLED = 80
+"""Under noise K is doubled once the level of values has fallen no more for so many
+steps of it,"""
+
+WIDENED = 3
+"""and σ, which has shrunk to where values differ by noise alone, is so many times as
+large: farther apart they differ by more."""
+
 ANNEALING = (50, 2)
 """So many steps, and N times so many, in which σ is annealed,"""
 
@@ -94,7 +102,8 @@ class Run(NamedTuple):
         tells how it has fared, and −1 thereafter, and in runs that do not.
       limit: evaluations that it may have, int32.
       spent: that it had, int32.
-      best: its least merit: value, or violation before a candidate was feasible.
+      best: its least merit: value, or violation before a candidate was feasible; under
+        noise the least level of values.
       gained: ``spent`` when it was found.
       scale: largest difference of finite values in its first step; 0 before it.
       recent: the least values of its last steps, shape ``[W]``, ``inf`` before there are.
@@ -193,10 +202,23 @@ def no_arms(dtype: Any) -> Arms:
     return Arms(each, each, best, jnp.zeros((), dtype), none, none)
 
 
-def told(run: Run, values: jax.Array, least: int) -> Run:
-    """The run after the values of one more step, infinite beyond its candidates."""
+def told(
+    run: Run, values: jax.Array, least: int, level: jax.Array | None = None
+) -> Run:
+    """The run after one more step.
+
+    Args:
+      run: before it.
+      values: of the step, infinite beyond its candidates.
+      least: K of a run that has annealed.
+      level: of values so far, which is to fall under noise in the place of the least
+        merit; NaN before any value is known.
+    """
     finite = jnp.isfinite(values)
     lowest = jnp.min(values, where=finite, initial=jnp.inf)
+    reached = lowest
+    if level is not None:
+        reached = jnp.where(jnp.isnan(level), lowest, level)
     highest = jnp.max(values, where=finite, initial=-jnp.inf)
     spent = run.spent + run.candidates
     number = jnp.sum(finite)
@@ -208,12 +230,31 @@ def told(run: Run, values: jax.Array, least: int) -> Run:
         candidates=jnp.where(has_annealed, least, run.candidates),
         annealing=jnp.maximum(run.annealing - 1, -1),
         spent=spent,
-        best=jnp.minimum(run.best, lowest),
-        gained=jnp.where(lowest < run.best, spent, run.gained),
+        best=jnp.minimum(run.best, reached),
+        gained=jnp.where(reached < run.best, spent, run.gained),
         scale=jnp.where(run.scale > 0, run.scale, jnp.maximum(highest - lowest, 0)),
         recent=jnp.roll(run.recent, 1).at[0].set(lowest),
         flat=jnp.where(is_flat, run.flat + 1, 0),
     )
+
+
+def enlarged(
+    plan: Plan, run: Run, gaussian: Gaussian, left: jax.Array
+) -> tuple[Run, Gaussian]:
+    """Under noise: with more candidates, and wider, where its level falls no more.
+
+    Args:
+      plan: of the search.
+      run: after a step.
+      gaussian: likewise.
+      left: evaluations.
+    """
+    wanted = 2 * run.candidates
+    due = run.spent - run.gained >= STALLED * run.candidates
+    due &= (wanted <= jnp.minimum(plan.most, left // FEWEST)) & (run.annealing < 0)
+    sigma = gaussian.sigma * jnp.where(due, WIDENED, 1).astype(gaussian.sigma.dtype)
+    candidates = jnp.where(due, wanted, run.candidates)
+    return run._replace(candidates=candidates), gaussian._replace(sigma=sigma)
 
 
 def ended(
@@ -264,6 +305,8 @@ def ended(
     converged = (one_value | narrow) & (run.annealing < 0) | is_flat & (run.scale > 0)
     patience = 100 * run.candidates + 100 * size**1.5
     stagnant = run.spent - run.gained > patience.astype(jnp.int32)
+    # More candidates are what it takes, where it still is and not elsewhere.
+    stagnant &= not plan.noisy
     wide = spread > WIDE * jnp.maximum(run.sigma, 1)
     broken = ~(jnp.isfinite(spread) & (spread > 0))
     # Refined is an annealed run that leads; but for the first, if another can follow.

@@ -72,7 +72,8 @@ class MinimizeResult(NamedTuple):
         least values on average, within the bounds, a pytree like ``x0``; with
         ``covariance=None`` at the end. Its value was not measured. Where ``fun`` is
         noisy, ``fun`` of the result is that of the luckiest sample, and ``mean``, which
-        averages over many, is the better point. It may violate the constraint.
+        averages over many, is the better point, the more so with ``noisy=True``. It may
+        violate the constraint.
       nfev: number of evaluations of the function, int32.
       nit: number of steps, int32.
       status: a ``MinimizeStatus`` as an int32.

@@ -58,7 +58,8 @@ class SearchState(NamedTuple):
       violation: its violation of the constraint, 0 for none; ``inf`` before any is
         known.
       level: mean value of the candidates of a run, over the last ten steps or so.
-      mean: of the superposition where ``level`` was least, shape ``[N]``.
+      mean: of the superposition where ``level`` was least, shape ``[N]``; with a noisy
+        function the average since then.
       mean_level: that level.
       has_converged: whether that run ended since nothing differed any more.
       differed: whether values ever differed.

@@ -51,8 +51,8 @@ def test_the_command(monkeypatch, tmp_path, capsys):
             assert all(0 <= value < 4 for value in values)
             q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75])
             assert f"| {median:.2g} ({q1:.2g} to {q3:.2g}) |" in text
-        x, mean = (np.array(run["differences"][name]) for name in POINTS[:2])
-        assert f"| {np.sum(mean < x)}/3 |" in text
+        x, mean, noisy = (np.array(run["differences"][name]) for name in POINTS[:3])
+        assert f"| {np.sum(mean < x)}/3 | {np.sum(noisy < mean)}/3 |" in text
 
 
 def test_stored_table_is_what_the_stored_numbers_give():
