@@ -24,7 +24,7 @@ def noisy_sphere(x):
 
 
 def distances(noisy):
-    """Squared, of the mean from the optimum after 2,000 evaluations from 40 starts."""
+    """Squared, of the mean from the optimum after 2,000 evaluations, by 160 keys."""
 
     def search(seed):
         def fun(x):
@@ -36,7 +36,7 @@ def distances(noisy):
             fun, jnp.zeros(2), sigma=1.0, max_evaluations=2_000, noisy=noisy, key=seed
         ).mean
 
-    means = jax.jit(jax.vmap(search))(jnp.arange(40))
+    means = jax.jit(jax.vmap(search))(jnp.arange(160))
     return np.sum((np.asarray(means) - OPTIMUM) ** 2, axis=1)
 
 
@@ -44,7 +44,9 @@ def distances(noisy):
 @pytest.mark.nightly
 def test_the_mean_comes_nearer_to_the_optimum():
     told, untold = distances(noisy=True), distances(noisy=False)
-    assert np.median(told) < np.median(untold) / 2
+    # The ratio of the medians is about 0.45, and the standard error of its logarithm
+    # 0.15 by a bootstrap: three of them are below this.
+    assert np.median(told) < 0.8 * np.median(untold)
 
 
 @pytest.mark.parametrize(
