@@ -1,0 +1,1 @@
+"""Search methods on what people optimise without gradients."""
