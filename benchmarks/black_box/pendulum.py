@@ -11,7 +11,9 @@ return is minus their sum.
 
 from __future__ import annotations
 
+import math
 from functools import cache
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +25,11 @@ GRAVITY, MASS, LENGTH = 10.0, 1.0, 1.0
 TORQUE, FASTEST = 2.0, 8.0
 SECONDS, STEPS = 0.05, 200
 LAYERS = (3, 32, 32, 1)
-SIZE = sum((n + 1) * m for n, m in zip(LAYERS, LAYERS[1:], strict=False))
+SIZE = sum((n + 1) * m for n, m in pairwise(LAYERS))
 """Weights of the policy."""
 HALF_WIDTH = 3.0
 """Of the box, in standard deviations of how weights begin."""
-TRAINING, HELD_OUT = 8, 100
+TRAINING, HELD_OUT = 4, 100
 """Episodes."""
 
 
@@ -55,10 +57,10 @@ def policy(weights: jax.Array, state: jax.Array) -> jax.Array:
     """
     angle, speed = state
     signal, taken = jnp.stack([jnp.cos(angle), jnp.sin(angle), speed / FASTEST]), 0
-    for n, m in zip(LAYERS, LAYERS[1:], strict=False):
+    for n, m in pairwise(LAYERS):
         kernel = weights[taken : taken + (n + 1) * m].reshape(n + 1, m)
         taken += (n + 1) * m
-        signal = jnp.tanh((signal @ kernel[:-1] + kernel[-1]) / np.sqrt(n + 1))
+        signal = jnp.tanh((signal @ kernel[:-1] + kernel[-1]) / math.sqrt(n + 1))
     return TORQUE * signal[0]
 
 
@@ -111,4 +113,4 @@ def instance(seed: int) -> Instance:
     )
 
 
-PROBLEM = Problem("pendulum", instance, evaluations=5_000, sign=-1)
+PROBLEM = Problem("pendulum", instance, evaluations=3_000, sign=-1)

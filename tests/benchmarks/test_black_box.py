@@ -146,7 +146,9 @@ def test_cross_validation_is_that_of_scikit_learn():
 
 def test_a_search_counts_and_notes_the_best_and_evaluates_no_more():
     search = Search(paraboloid(0), budget=3)
-    np.testing.assert_array_equal(search.values(np.array([[1, 1, 2], [1, 1, 3]])), [1, 4])
+    np.testing.assert_array_equal(
+        search.values(np.array([[1, 1, 2], [1, 1, 3]])), [1, 4]
+    )
     np.testing.assert_array_equal(search.best, [1, 1, 2])
     values = search.values(np.array([[1, 1, 1.5], [1, 1, 1]]))
     np.testing.assert_array_equal(values, [0.25, np.inf])
