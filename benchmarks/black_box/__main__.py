@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks import cli
 from benchmarks.black_box import hyperparameters, pendulum, shifted
 from benchmarks.black_box.problem import Problem
-from benchmarks.black_box.rivals import METHODS, Method, found
+from benchmarks.black_box.rivals import FULL_UP_TO, METHODS, Method, found
 from benchmarks.cli import progress, require_at_least, require_positive, require_some
 from benchmarks.harness import records
 from benchmarks.harness.stopwatch import Stopwatch
@@ -41,16 +41,18 @@ UNTUNED = 1000
 
 NOTES = """\
 Median (first to third quartile) over {seeds} seeds, at equal evaluations. Every method
-has one setting for each problem, the best of three by the median over {tuning} other
-{noun}: the spread at the start, {spreads} of the width of the box, or the members
-of differential evolution, {members}; random search has none. All begin at the same
-point of the box. *Best seen* is the point with the least value that the method saw, and
-*mean* that of the distribution it searched with in the end: `result.mean` of
-`minimize`, *xfavorite* of pycma.
+has one setting for each problem, the best of three on other seeds ({tuning} of them):
+the spread at the start, {spreads} of the width of the box, or the members of
+differential evolution, {members}; random search has none. All others begin at the same
+point, which is one of those members.
 
-*minimize* is `qiaso_jax.minimize(..., vectorized=True)` with its defaults, *cma* pycma
-with nine restarts, each with twice the candidates; scipy's methods are restarted, and
-evosax's, which are not, have as many candidates as the first runs of these two.
+*Best seen* is the point with the least value that the method saw, and *mean* that of
+the distribution it searched with in the end: `result.mean` of `minimize`, *xfavorite* of
+pycma. *minimize* is `qiaso_jax.minimize(..., vectorized=True)` with its defaults, *cma*
+pycma with nine restarts, each with twice the candidates; scipy's methods are restarted,
+and evosax's, which are not, have as many candidates as the first runs of these two. Of
+more than {full} coordinates cma, evosax CMA-ES and, by its defaults, `minimize` learn
+variances alone.
 """
 TEXTS = {
     "pendulum": f"""\
@@ -164,9 +166,9 @@ def page(content: dict[str, Any]) -> str:
     notes = NOTES.format(
         seeds=settings["seeds"],
         tuning=settings["tuning_seeds"],
-        noun="seed" if settings["tuning_seeds"] == 1 else "seeds",
         spreads=listed(METHODS["minimize"].settings),
         members=listed(METHODS["differential evolution"].settings),
+        full=FULL_UP_TO,
     )
     parts = ["# What people optimise", "", notes]
     for group in dict.fromkeys(run["group"] for run in content["runs"]):
