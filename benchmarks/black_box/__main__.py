@@ -47,12 +47,12 @@ differential evolution, {members}; random search has none. All others begin at t
 point, which is one of those members.
 
 *Best seen* is the point with the least value that the method saw, and *mean* that of
-the distribution it searched with in the end: `result.mean` of `minimize`, *xfavorite* of
-pycma. *minimize* is `qiaso_jax.minimize(..., vectorized=True)` with its defaults, *cma*
-pycma with nine restarts, each with twice the candidates; scipy's methods are restarted,
-and evosax's, which are not, have as many candidates as the first runs of these two. Of
-more than {full} coordinates cma, evosax CMA-ES and, by its defaults, `minimize` learn
-variances alone.
+the distribution it searched with in the end: `result.mean` of `minimize`, *xfavorite*
+of pycma. *minimize* is `qiaso_jax.minimize(..., vectorized=True)` with its defaults,
+*cma* pycma with nine restarts, each with twice the candidates; scipy's methods are
+restarted, and evosax's, which are not, have as many candidates as the first runs of
+these two. Of more than {full} coordinates cma, evosax CMA-ES and, by its defaults,
+`minimize` learn variances alone.
 """
 TEXTS = {
     "pendulum": f"""\
