@@ -29,7 +29,7 @@ SIZE = sum((n + 1) * m for n, m in pairwise(LAYERS))
 """Weights of the policy."""
 HALF_WIDTH = 3.0
 """Of the box, in standard deviations of how weights begin."""
-TRAINING, HELD_OUT = 4, 100
+TRAINING, HELD_OUT = 4, 101
 """Episodes."""
 
 
