@@ -44,7 +44,8 @@ Median (first to third quartile) over {seeds} seeds, at equal evaluations. Every
 has one setting for each problem, the best of three on other seeds ({tuning} of them):
 the spread at the start, {spreads} of the width of the box, or the members of
 differential evolution, {members}; random search has none. All others begin at the same
-point, which is one of those members.
+point, which is one of those members. The box bounds hyper-parameters; elsewhere only
+these two methods, and what restarts, keep to it.
 
 *Best seen* is the point with the least value that the method saw, and *mean* that of
 the distribution it searched with in the end: `result.mean` of `minimize`, *xfavorite*

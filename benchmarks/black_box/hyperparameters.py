@@ -87,6 +87,7 @@ def instance(seed: int) -> Instance:
         start=np.array([-2.0, -2.0, 0.0, 3.0, 0.0, 0.0, 0.0]),
         lower=lower,
         upper=upper,
+        is_bounded=True,
         integers=np.array([name == "degree" for name in BOX]),
         measures=measures,
     )

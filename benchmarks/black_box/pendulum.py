@@ -108,6 +108,7 @@ def instance(seed: int) -> Instance:
         start=np.clip(start, -HALF_WIDTH, HALF_WIDTH),
         lower=np.full(SIZE, -HALF_WIDTH),
         upper=np.full(SIZE, HALF_WIDTH),
+        is_bounded=False,
         integers=np.zeros(SIZE, bool),
         measures=measures,
     )

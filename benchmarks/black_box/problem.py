@@ -9,13 +9,14 @@ import numpy as np
 
 
 class Instance(NamedTuple):
-    """A problem of one seed, in a box.
+    """A problem of one seed, about a box.
 
     Attributes:
       values: ``[K, N] -> [K]``, least is best.
       start: shape ``[N]``.
       lower: of the box, shape ``[N]``.
       upper: likewise.
+      is_bounded: whether nothing beyond the box may be evaluated.
       integers: which coordinates are whole numbers, which ``values`` rounds, ``[N]``.
       measures: what is reported of a point: the problem's own units, without noise.
     """
@@ -24,6 +25,7 @@ class Instance(NamedTuple):
     start: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+    is_bounded: bool
     integers: np.ndarray
     measures: Callable[[np.ndarray], dict[str, float]]
 
@@ -61,6 +63,12 @@ class Search:
     def left(self) -> int:
         """Evaluations."""
         return self.budget - self.number
+
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The box, if points must be in it."""
+        instance = self.instance
+        return (instance.lower, instance.upper) if instance.is_bounded else None
 
     @property
     def width(self) -> np.ndarray:

@@ -52,7 +52,7 @@ def minimize(search: Search, spread: float, seed: int) -> np.ndarray:
         search.values,
         instance.start,
         sigma=spread * search.width,
-        bounds=(instance.lower, instance.upper),
+        bounds=search.bounds,
         integers=instance.integers,
         max_evaluations=search.budget,
         vectorized=True,
@@ -70,7 +70,7 @@ def pycma(search: Search, spread: float, seed: int) -> np.ndarray:
     instance, rng = search.instance, np.random.default_rng(seed)
     starts = [instance.start]
     options = {
-        "bounds": [instance.lower, instance.upper],
+        "bounds": list(search.bounds or (None, None)),
         "CMA_diagonal": instance.start.size > FULL_UP_TO,
         "CMA_stds": search.width,
         "integer_variables": np.flatnonzero(instance.integers).tolist(),
@@ -92,7 +92,7 @@ def pycma(search: Search, spread: float, seed: int) -> np.ndarray:
 
 
 def evolved(make: Callable[[int, float], tuple[Any, Any]]) -> Callable[..., np.ndarray]:
-    """A method of evosax, which knows no box: what leaves it is clipped."""
+    """A method of evosax, which knows no bounds: what leaves them is clipped."""
 
     def method(search: Search, spread: float, seed: int) -> np.ndarray:
         instance = search.instance
@@ -102,8 +102,8 @@ def evolved(make: Callable[[int, float], tuple[Any, Any]]) -> Callable[..., np.n
         unit = (instance.start - instance.lower) / search.width
 
         def points(units: jax.Array) -> np.ndarray:
-            inside = np.clip(np.asarray(units, float), 0, 1)
-            return instance.lower + search.width * inside
+            found = instance.lower + search.width * np.asarray(units, float)
+            return found if search.bounds is None else np.clip(found, *search.bounds)
 
         state = algorithm.init(keys[0], jnp.asarray(unit, jnp.float32), hyper)
         key, asked, state = ask(keys[1], state, hyper)
@@ -225,7 +225,7 @@ def nelder_mead(search: Search, spread: float, seed: int) -> None:
             lambda x: search.values(x[None])[0],
             start,
             method="Nelder-Mead",
-            bounds=np.transpose([instance.lower, instance.upper]),
+            bounds=None if search.bounds is None else np.transpose(search.bounds),
             options=options,
         )
         start = search.anywhere(rng)

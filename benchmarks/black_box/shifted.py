@@ -67,6 +67,7 @@ def instance(name: str, dimension: int, noise: float, seed: int) -> Instance:
         start=rng.uniform(-box, box),
         lower=-box,
         upper=box,
+        is_bounded=False,
         integers=np.zeros(dimension, bool),
         measures=lambda x: {"value": float(true(x))},
     )
