@@ -83,7 +83,7 @@ class Command:
     """See benchmarks/black_box/rivals.py."""
     seeds: int = 5
     """That are reported."""
-    tuning_seeds: int = 1
+    tuning_seeds: int = 3
     """Others, by which each method's setting is chosen."""
     budget: float = 1.0
     """Evaluations, in units of the problem's own number."""
