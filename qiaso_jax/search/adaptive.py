@@ -16,7 +16,7 @@ from qiaso_jax.search.coordinates import Coordinates, Outline, Space, outlined
 from qiaso_jax.search.covariance import Gaussian, Moments
 from qiaso_jax.search.method import Method, traceable
 from qiaso_jax.search.plan import Plan
-from qiaso_jax.search.restarts import Run
+from qiaso_jax.search.restarts import End, Run
 from qiaso_jax.search.result import MinimizeResult
 from qiaso_jax.search.state import SearchInfo, SearchState, status, with_best
 from qiaso_jax.search.traced import Traced, traced
@@ -254,15 +254,15 @@ def told(
         info=_info(plan, state, values, violations, p),
     )
     left = plan.budget - after.spent
-    converged, ended = restarts.ended(
+    end = restarts.ended(
         plan, space, state.run, run, state.arms, gaussian, merits, epsilon, left
     )
-    after = after._replace(has_converged=after.has_converged | (leads & converged))
+    after = after._replace(has_converged=after.has_converged | (leads & end.converged))
     if plan.noisy:
         run, gaussian = restarts.enlarged(plan, run, gaussian, left)
         after = after._replace(run=run, gaussian=gaussian)
     after = jax.lax.cond(
-        ended, partial(_restarted, plan, space, converged), lambda state: state, after
+        end.has_come, partial(_restarted, plan, space, end), lambda state: state, after
     )
     return after._replace(status=status(plan, after))
 
@@ -329,14 +329,12 @@ def _annealed(plan: Plan, gaussian: Gaussian, found: Moments) -> Gaussian:
     )
 
 
-def _restarted(
-    plan: Plan, space: Space, converged: jax.Array, state: SearchState
-) -> SearchState:
+def _restarted(plan: Plan, space: Space, end: End, state: SearchState) -> SearchState:
     """With a run that begins."""
     size_key, start_key = jax.random.split(
         jax.random.fold_in(_key_of_step(state), BETWEEN)
     )
-    arms = restarts.counted(state.arms, state.run, converged)
+    arms = restarts.counted(state.arms, state.run, end)
     left = plan.budget - state.spent
     run = restarts.next_run(size_key, plan, arms, state.run, left)
     # What σ is to reach is around x0.

@@ -24,13 +24,15 @@ NARROW = 1e-12
 """A spread of this part of the first one has converged."""
 
 DIGITS = 1e-6
-"""A run whose values and spreads both are this part of the first ones has converged,
-where a function is rugged: one or the other alone goes on for long. Of more than ten
-coordinates to the power of N/10: a way along a sharp ridge is long then."""
+"""On a rough function a run has converged where its spread is this part of the first
+one: one or the other of values and points alone goes on for long."""
+
+FEW = 10
+"""In so few dimensions, where the place is often the best, its values have, too."""
 
 SMOOTH = 1e-3
-"""Where it is not rugged, values differ by less than this part of what points do: by
-their squares."""
+"""A function is smooth, there, where values differ by less than this part of what
+points do: by their squares."""
 
 BEHIND = 100
 """A run gives up that is behind the best by so many times what its values differ by."""
@@ -63,7 +65,8 @@ LEADING = 3
 """What multiplies the share of the arm that has found the best value."""
 
 PROBING = 0.12
-"""Annealing begins earlier where its first run is no more of the evaluations,"""
+"""It begins earlier where its first run is no more of the evaluations, and the function
+is not rough, but has hollows that are smooth: these it sees over,"""
 
 AHEAD = 0.02
 """and goes on at once where it leads by this part of how values differ at the start."""
@@ -106,8 +109,8 @@ class Run(NamedTuple):
         noise the least level of values.
       gained: ``spent`` when it was found.
       scale: largest difference of finite values in its first step; 0 before it.
-      recent: the least values of its last steps, shape ``[W]``, ``inf`` before there are.
-        No NaN: under ``vmap`` XLA does not always reduce it to NaN.
+      recent: the least values of its last steps, shape ``[W]``, ``inf`` before there
+        are. No NaN, whose minimum under ``vmap`` XLA does not always take for one.
       sigma: σ at its start, a scalar.
       flat: how many steps in a row three of four candidates had the least value, or
         none had any.
@@ -139,6 +142,20 @@ class Run(NamedTuple):
         return jnp.where(self.is_feasible, self.best, jnp.inf)
 
 
+class End(NamedTuple):
+    """What is to be said of the end of a run, booleans.
+
+    Attributes:
+      converged: whether it has.
+      has_come: whether it ends now.
+      rough: whether values differ by more than points do.
+    """
+
+    converged: jax.Array
+    has_come: jax.Array
+    rough: jax.Array
+
+
 class Arms(NamedTuple):
     """What the runs that have ended were.
 
@@ -149,6 +166,7 @@ class Arms(NamedTuple):
       scale: that of the first run.
       last_large: evaluations of the last run of the arm that grows, int32.
       again: how many have converged to the best value.
+      rough: whether the last one found the function rough.
     """
 
     spent: jax.Array
@@ -157,6 +175,7 @@ class Arms(NamedTuple):
     scale: jax.Array
     last_large: jax.Array
     again: jax.Array
+    rough: jax.Array
 
 
 def annealing_steps(size: int) -> int:
@@ -199,7 +218,7 @@ def no_arms(dtype: Any) -> Arms:
     none = jnp.zeros((), jnp.int32)
     each = jnp.zeros(3, jnp.int32)
     best = jnp.full(3, jnp.inf, dtype)
-    return Arms(each, each, best, jnp.zeros((), dtype), none, none)
+    return Arms(each, each, best, jnp.zeros((), dtype), none, none, none > 0)
 
 
 def told(
@@ -267,8 +286,8 @@ def ended(
     values: jax.Array,
     epsilon: Any,
     left: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Whether a run has converged, and whether it ends.
+) -> End:
+    """Whether a run ends after a step.
 
     Args:
       plan: of the search.
@@ -298,9 +317,13 @@ def ended(
     rounding = jnp.finfo(values.dtype).eps * jnp.abs(space.offset + gaussian.mean)
     narrow = jnp.all(spreads < jnp.maximum(NARROW * run.sigma, rounding))
     spread = jnp.max(spreads)
-    digits = DIGITS ** max(1, size / 10)
-    rugged = now > SMOOTH * unit * spread / run.sigma
-    narrow |= rugged & (spread < digits * run.sigma) & (apart < digits * unit)
+    if size <= FEW:
+        rough = now * run.sigma > SMOOTH * unit * spread
+        settled = apart < DIGITS * unit
+    else:
+        # By as much as points they differ on a sharp ridge, along which it is far.
+        rough = settled = now * run.sigma > run.scale * spread
+    narrow |= rough & settled & (spread < DIGITS * run.sigma)
     is_flat = run.flat >= jnp.where(leaves, run.recent.size, FLAT)
     converged = (one_value | narrow) & (run.annealing < 0) | is_flat & (run.scale > 0)
     patience = 100 * run.candidates + 100 * size**1.5
@@ -319,7 +342,7 @@ def ended(
     behind = run.best - jnp.min(arms.best) > BEHIND * apart
     lost |= behind & run.is_feasible & (run.annealing < 0)
     spent = run.spent >= run.limit
-    return converged, converged | others | wide | broken | lost | spent
+    return End(converged, converged | others | wide | broken | lost | spent, rough)
 
 
 def _resolution(dtype: Any) -> float:
@@ -343,12 +366,12 @@ def _is_ahead(arms: Arms, annealed: jax.Array) -> jax.Array:
     return others - annealed > AHEAD * arms.scale
 
 
-def counted(arms: Arms, run: Run, converged: jax.Array) -> Arms:
+def counted(arms: Arms, run: Run, end: End) -> Arms:
     """With one more run that has ended."""
     best = jnp.min(arms.best)
     near = 1e3 * _resolution(run.best.dtype) * jnp.maximum(1, jnp.abs(best))
     is_better = run.value < best - near
-    is_same = converged & run.is_feasible & (run.value <= best + near)
+    is_same = end.converged & run.is_feasible & (run.value <= best + near)
     return Arms(
         spent=arms.spent.at[run.arm].add(run.spent),
         runs=arms.runs.at[run.arm].add(1),
@@ -356,6 +379,7 @@ def counted(arms: Arms, run: Run, converged: jax.Array) -> Arms:
         scale=jnp.where(arms.scale > 0, arms.scale, run.scale * run.is_feasible),
         last_large=jnp.where(run.arm == LARGE, run.spent, arms.last_large),
         again=jnp.where(is_better, 0, arms.again) + is_same,
+        rough=end.rough,
     )
 
 
@@ -378,7 +402,8 @@ def next_run(key: jax.Array, plan: Plan, arms: Arms, run: Run, left: jax.Array) 
     annealed = _affordable(plan, annealed, left)
     affords = annealed >= 2 * least
     probe = PROBE * least * annealing_steps(plan.size)
-    early = (arms.runs[ANNEALED] == 0) & (probe <= PROBING * plan.budget)
+    early = (probe <= PROBING * plan.budget) & ~arms.rough
+    early &= arms.runs[ANNEALED] == 0
     is_ahead = _is_ahead(arms, arms.best[ANNEALED])
     affords &= early | is_ahead | (runs >= WARMED)
     small = jnp.maximum(least, least * (large / (2 * least)) ** (chance**2))
