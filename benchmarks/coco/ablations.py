@@ -83,9 +83,9 @@ def _nothing_pushes_away(kind, size, p, w):
     return jnp.maximum(w, 0)
 
 
-def _root_alone(matrix):
-    root, log_scale = FULL.root(matrix)
-    return root, jnp.zeros_like(log_scale)
+def _root_alone(gaussian):
+    _, root, scale = FULL.renewed(gaussian)
+    return gaussian.covariance, scale * root, jnp.ones_like(scale)
 
 
 class Variant(NamedTuple):
@@ -116,7 +116,7 @@ VARIANTS = {
     "no negative weights": Variant([(covariance, "tempered", _nothing_pushes_away)]),
     "diagonal": Variant(plan={"kind": DIAGONAL}),
     "isotropic": Variant([(covariance, "RANK_ONE", 0.0), (covariance, "RANK_MU", 0.0)]),
-    "determinant free": Variant(plan={"kind": FULL._replace(root=_root_alone)}),
+    "determinant free": Variant(plan={"kind": FULL._replace(renewed=_root_alone)}),
     "no restarts": Variant(plan={"restarts": 0}),
     "no annealed arm": Variant([(restarts, "AFFORDED", 0.0)]),
     "none gives up": Variant([(restarts, "BEHIND", math.inf)]),

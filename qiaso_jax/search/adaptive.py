@@ -276,8 +276,8 @@ def _moments(
     winner: jax.Array,
 ) -> tuple[Moments, jax.Array]:
     """Summed part by part; and candidate ``winner``."""
-    mean = state.gaussian.mean
-    zeros = Moments(jnp.zeros_like(mean), jnp.zeros_like(state.gaussian.covariance))
+    none, point = jnp.zeros(1, plan.dtype), jnp.zeros((1, plan.size), plan.dtype)
+    zeros = covariance.moments(plan.kind, state.gaussian, point, none, none)
     p, w = (x.reshape(-1, plan.least) for x in (p, w))
 
     def add(part, carry):
@@ -290,7 +290,7 @@ def _moments(
         return jax.tree.map(jnp.add, total, own), chosen
 
     number = state.run.candidates // plan.least
-    found, z = jax.lax.fori_loop(0, number, add, (zeros, jnp.zeros_like(mean)))
+    found, z = jax.lax.fori_loop(0, number, add, (zeros, point[0]))
     return found, points(plan, state.gaussian, z[None])[0]
 
 
@@ -388,7 +388,7 @@ def _info(
 ) -> SearchInfo:
     """The report of a step that began with ``state``."""
     feasible, known = jnp.isfinite(values), jnp.isfinite(violations)
-    spread = jnp.sqrt(plan.kind.variances(state.gaussian.covariance))
+    spread = jnp.sqrt(plan.kind.variances(state.gaussian))
     total = jnp.sum(p**2)
     return SearchInfo(
         expected_loss=jnp.sum(p * jnp.where(feasible, values, 0)),

@@ -31,8 +31,8 @@ class Gaussian(NamedTuple):
     Attributes:
       mean: m, shape ``[N]``.
       sigma: σ, a scalar.
-      covariance: C, shape ``[N, N]``, or its diagonal, ``[N]``.
-      root: its symmetric square root, likewise; it lags behind.
+      covariance: C, shape ``[N, N]``, its diagonal, ``[N]``, or what else is learnt.
+      root: its square root, likewise; it lags behind.
       path: of m in units of σ, shape ``[N]``: correlated steps lengthen it.
       path_sigma: the same in units in which C is the identity.
       age: steps since it began.
@@ -42,8 +42,8 @@ class Gaussian(NamedTuple):
 
     mean: jax.Array
     sigma: jax.Array
-    covariance: jax.Array
-    root: jax.Array
+    covariance: Any
+    root: Any
     path: jax.Array
     path_sigma: jax.Array
     age: jax.Array
@@ -55,68 +55,11 @@ class Moments(NamedTuple):
 
     Attributes:
       first: Σ p_k z_k, with y = √C z, shape ``[N]``.
-      second: Σ w_k y_k y_kᵀ, or its diagonal.
+      second: Σ w_k y_k y_kᵀ, its diagonal, or what else C is learnt from.
     """
 
     first: jax.Array
-    second: jax.Array
-
-
-class Kind(NamedTuple):
-    """What is known of a covariance.
-
-    Attributes:
-      identity: the one of N independent coordinates of variance 1.
-      spread: ``(root, z) -> y`` for one vector.
-      whitened: ``(root, y) -> z``, the way back.
-      product: Σ w y yᵀ of vectors ``y [K, N]`` and weights ``w [K]``.
-      root: of a covariance, and the mean logarithm of its eigenvalues.
-      variances: its diagonal.
-      acceleration: of the learning rates, where fewer numbers are learnt.
-    """
-
-    identity: Callable[[int, Any], jax.Array]
-    spread: Callable[[jax.Array, jax.Array], jax.Array]
-    whitened: Callable[[jax.Array, jax.Array], jax.Array]
-    product: Callable[[jax.Array, jax.Array], jax.Array]
-    root: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
-    variances: Callable[[jax.Array], jax.Array]
-    acceleration: Callable[[int], float]
-
-
-def _full_root(covariance: jax.Array) -> tuple[jax.Array, jax.Array]:
-    values, vectors = jnp.linalg.eigh(covariance, symmetrize_input=True)
-    least = jnp.finfo(values.dtype).eps * jnp.max(values)
-    values = jnp.maximum(values, least)
-    root = (vectors * jnp.sqrt(values)[None]) @ vectors.T
-    return root, jnp.mean(jnp.log(values))
-
-
-def _diagonal_root(variances: jax.Array) -> tuple[jax.Array, jax.Array]:
-    variances = jnp.maximum(variances, jnp.finfo(variances.dtype).tiny)
-    return jnp.sqrt(variances), jnp.mean(jnp.log(variances))
-
-
-FULL = Kind(
-    identity=lambda size, dtype: jnp.eye(size, dtype=dtype),
-    spread=lambda root, z: root @ z,
-    whitened=lambda root, y: jnp.linalg.solve(root, y),
-    product=lambda w, y: (y * w[:, None]).T @ y,
-    root=_full_root,
-    variances=jnp.diag,
-    acceleration=lambda size: 1.0,
-)
-
-DIAGONAL = Kind(
-    identity=lambda size, dtype: jnp.ones(size, dtype),
-    spread=lambda root, z: root * z,
-    whitened=lambda root, y: y / root,
-    product=lambda w, y: w @ y**2,
-    root=_diagonal_root,
-    variances=lambda variances: variances,
-    # Ros and Hansen, 2008.
-    acceleration=lambda size: (size + 2) / 3,
-)
+    second: Any
 
 
 class Rates(NamedTuple):
@@ -139,6 +82,93 @@ class Rates(NamedTuple):
     rank_mu: jax.Array
 
 
+class Kind(NamedTuple):
+    """What is known of a covariance.
+
+    Attributes:
+      begun: covariance and root of N independent coordinates of variance 1.
+      spread: ``(root, z) -> y`` for one vector.
+      whitened: ``(root, y) -> z``, the way back.
+      product: Σ w y yᵀ, or what of it is learnt from, of weights ``w [K]`` and vectors
+        ``y [K, N]``.
+      moved: the covariance, of which a part is kept, with the product of the path and
+        the second moment by their rates.
+      renewed: covariance and root with determinant 1, and the scale that they had.
+      variances: the diagonal of C.
+      acceleration: of the learning rates, where fewer numbers are learnt.
+    """
+
+    begun: Callable[[int, Any], tuple[Any, Any]]
+    spread: Callable[[Any, jax.Array], jax.Array]
+    whitened: Callable[[Any, jax.Array], jax.Array]
+    product: Callable[[Gaussian, jax.Array, jax.Array], Any]
+    moved: Callable[[Gaussian, Rates, jax.Array, Any, Any], Any]
+    renewed: Callable[[Gaussian], tuple[Any, Any, jax.Array]]
+    variances: Callable[[Gaussian], jax.Array]
+    acceleration: Callable[[int], float]
+
+
+def _full(size: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    identity = jnp.eye(size, dtype=dtype)
+    return identity, identity
+
+
+def _ones(size: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    ones = jnp.ones(size, dtype)
+    return ones, ones
+
+
+def _added(
+    gaussian: Gaussian,
+    rate: Rates,
+    kept: jax.Array,
+    along: jax.Array,
+    second: jax.Array,
+) -> jax.Array:
+    moved = kept * gaussian.covariance + rate.rank_one * along
+    return moved + rate.rank_mu * second
+
+
+def _full_root(gaussian: Gaussian) -> tuple[jax.Array, jax.Array, jax.Array]:
+    values, vectors = jnp.linalg.eigh(gaussian.covariance, symmetrize_input=True)
+    least = jnp.finfo(values.dtype).eps * jnp.max(values)
+    values = jnp.maximum(values, least)
+    root = (vectors * jnp.sqrt(values)[None]) @ vectors.T
+    scale = jnp.exp(jnp.mean(jnp.log(values)) / 2)
+    return gaussian.covariance / scale**2, root / scale, scale
+
+
+def _diagonal_root(gaussian: Gaussian) -> tuple[jax.Array, jax.Array, jax.Array]:
+    variances = gaussian.covariance
+    positive = jnp.maximum(variances, jnp.finfo(variances.dtype).tiny)
+    scale = jnp.exp(jnp.mean(jnp.log(positive)) / 2)
+    return variances / scale**2, jnp.sqrt(positive) / scale, scale
+
+
+FULL = Kind(
+    begun=_full,
+    spread=lambda root, z: root @ z,
+    whitened=lambda root, y: jnp.linalg.solve(root, y),
+    product=lambda gaussian, w, y: (y * w[:, None]).T @ y,
+    moved=_added,
+    renewed=_full_root,
+    variances=lambda gaussian: jnp.diag(gaussian.covariance),
+    acceleration=lambda size: 1.0,
+)
+
+DIAGONAL = Kind(
+    begun=_ones,
+    spread=lambda root, z: root * z,
+    whitened=lambda root, y: y / root,
+    product=lambda gaussian, w, y: w @ y**2,
+    moved=_added,
+    renewed=_diagonal_root,
+    variances=lambda gaussian: gaussian.covariance,
+    # Ros and Hansen, 2008.
+    acceleration=lambda size: (size + 2) / 3,
+)
+
+
 def rates(kind: Kind, size: int, mass: jax.Array) -> Rates:
     """Those of Hansen (2016, table 1) for μ_eff = ``mass``, but for three factors."""
     n, quicker = size, kind.acceleration(size)
@@ -155,10 +185,10 @@ def rates(kind: Kind, size: int, mass: jax.Array) -> Rates:
 
 def begun(kind: Kind, mean: jax.Array, sigma: jax.Array) -> Gaussian:
     """Of independent coordinates, around a mean."""
-    identity = kind.identity(mean.size, mean.dtype)
+    covariance, root = kind.begun(mean.size, mean.dtype)
     still = jnp.zeros_like(mean)
     age = jnp.zeros((), jnp.int32)
-    return Gaussian(mean, sigma, identity, identity, still, still, age, still)
+    return Gaussian(mean, sigma, covariance, root, still, still, age, still)
 
 
 def displacement(kind: Kind, gaussian: Gaussian, z: jax.Array) -> jax.Array:
@@ -178,7 +208,7 @@ def _widened(kind: Kind, gaussian: Gaussian) -> jax.Array:
 
     C and σ do not know of it, so that they adapt as if it were not there.
     """
-    variances = kind.variances(gaussian.covariance)
+    variances = kind.variances(gaussian)
     rounding = jnp.finfo(variances.dtype).eps * jnp.max(variances)
     spreads = gaussian.sigma * jnp.sqrt(jnp.maximum(variances, rounding))
     return jnp.maximum(1, gaussian.least / spreads)
@@ -211,7 +241,7 @@ def moments(
     length = z.shape[1] / jnp.maximum(jnp.sum(z**2, axis=1), 1e-12)
     w = jnp.where(w < 0, w * length, w)
     y = jax.vmap(kind.spread, (None, 0))(gaussian.root, z)
-    return Moments(p @ z, kind.product(w, y))
+    return Moments(p @ z, kind.product(gaussian, w, y))
 
 
 def collapsed(
@@ -247,31 +277,22 @@ def collapsed(
     positive, negative = jnp.sum(jnp.maximum(w, 0)), -jnp.sum(jnp.minimum(w, 0))
     kept = 1 - rate.rank_one - rate.rank_mu * (positive - negative)
     lost = rate.rank_one * (1 - short) * gain
-    covariance = (
-        (kept + lost) * covariance
-        + rate.rank_one * kind.product(jnp.ones(1, mean.dtype), path[None])
-        + rate.rank_mu * found.second
-    )
+    along = kind.product(gaussian, jnp.ones(1, mean.dtype), path[None])
+    covariance = kind.moved(gaussian, rate, kept + lost, along, found.second)
     exponent = rate.sigma / rate.damping * (length / typical - 1)
     sigma = sigma * jnp.exp(jnp.minimum(exponent, 1))
     period = LAZY / (size * (rate.rank_one + rate.rank_mu))
     due = jnp.mod(age, jnp.maximum(1, period.astype(jnp.int32))) == 0
 
-    def renewed(covariance, path):
-        # Changes of C multiply, which would shrink its volume without any selection.
-        root, log_scale = kind.root(covariance)
-        scale = jnp.exp(log_scale / 2)
-        return covariance / scale**2, root / scale, path / scale
-
-    covariance, root, path = jax.lax.cond(
-        due,
-        renewed,
-        lambda covariance, path: (covariance, root, path),
-        covariance,
-        path,
-    )
     mean = mean + displacement(kind, gaussian, found.first)
-    return Gaussian(mean, sigma, covariance, root, path, path_sigma, age, least)
+    moved = Gaussian(mean, sigma, covariance, root, path, path_sigma, age, least)
+
+    def renewed(moved):
+        # Changes of C multiply, which would shrink its volume without any selection.
+        covariance, root, scale = kind.renewed(moved)
+        return moved._replace(covariance=covariance, root=root, path=path / scale)
+
+    return jax.lax.cond(due, renewed, lambda moved: moved, moved)
 
 
 def tempered(kind: Kind, size: int, p: jax.Array, w: jax.Array) -> jax.Array:

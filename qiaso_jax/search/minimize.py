@@ -20,6 +20,7 @@ from qiaso_jax.search.coordinates import coordinates
 from qiaso_jax.search.covariance import DIAGONAL, FULL, Kind
 from qiaso_jax.search.futures import Asynchronous, Executor, remote_of
 from qiaso_jax.search.integers import tightened, which
+from qiaso_jax.search.low_rank import LOW_RANK
 from qiaso_jax.search.method import run
 from qiaso_jax.search.on_host import Caught, Workers
 from qiaso_jax.search.plan import Plan, default_candidates, largest
@@ -51,7 +52,7 @@ def minimize(
     integers: Any = None,
     constraint: Callable[..., Any] | None = None,
     noisy: bool = False,
-    covariance: Literal["auto", "full", "diagonal"] | None = "auto",
+    covariance: Literal["auto", "full", "low_rank", "diagonal"] | None = "auto",
     restarts: int | None = None,
     num_candidates: int | None = None,
     target: float | None = None,
@@ -118,9 +119,11 @@ def minimize(
         the mean value of candidates has fallen no more for 80 steps, K is doubled and σ
         tripled, as ranks that noise decides say more of points farther apart. ``mean``
         of the result is the average of m since then.
-      covariance: ``"full"``, ``"diagonal"``, or ``"auto"``: full for up to 200
-        coordinates. ``None`` for one annealed search without covariance or restarts, on
-        pairs of candidates,
+      covariance: ``"full"``; ``"diagonal"``; ``"low_rank"``, which sees correlations
+        along 4 + 3 log N directions beside the scales of the coordinates, at a cost
+        that grows as N log N; or ``"auto"``: full for up to 200 coordinates, and
+        diagonal for more. ``None`` for one annealed search without covariance or
+        restarts, on pairs of candidates,
 
         .. math::
             σ_{t+1} = σ_t e^{−c/N}, \qquad c = 0.5, \text{ and } 1.4
@@ -402,7 +405,12 @@ def _two_words(key: Any) -> jax.Array:
 
 def _kind(covariance: Any, size: int) -> Kind | None:
     """What is known of the covariance, by the argument ``covariance``."""
-    kinds: dict[Any, Kind | None] = {"full": FULL, "diagonal": DIAGONAL, None: None}
+    kinds: dict[Any, Kind | None] = {
+        "full": FULL,
+        "low_rank": LOW_RANK,
+        "diagonal": DIAGONAL,
+        None: None,
+    }
     kinds["auto"] = FULL if size <= FULL_UP_TO else DIAGONAL
     _arguments.one_of("covariance", covariance, kinds)
     return kinds[covariance]

@@ -313,7 +313,7 @@ def ended(
         unit * _resolution(values.dtype), 4 * epsilon * jnp.abs(run.best)
     )
     one_value = apart <= least
-    spreads = gaussian.sigma * jnp.sqrt(plan.kind.variances(gaussian.covariance))
+    spreads = gaussian.sigma * jnp.sqrt(plan.kind.variances(gaussian))
     rounding = jnp.finfo(values.dtype).eps * jnp.abs(space.offset + gaussian.mean)
     narrow = jnp.all(spreads < jnp.maximum(NARROW * run.sigma, rounding))
     spread = jnp.max(spreads)

@@ -152,7 +152,9 @@ def test_foreign_points_are_clipped_in_the_metric_of_the_covariance(kind):
             start = covariance.begun(kind, jnp.asarray(mean), jnp.asarray(sigma))
             diagonal = kind is covariance.DIAGONAL
             own = jnp.asarray(np.diag(matrix) if diagonal else matrix)
-            start = start._replace(covariance=own, root=kind.root(own)[0], least=least)
+            start = start._replace(covariance=own, least=least)
+            _, root, scale = kind.renewed(start)
+            start = start._replace(root=scale * root)
             z = injected(plan, start, mean + widened * sigma * y)
         np.testing.assert_allclose(z, expected, rtol=1e-9)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from qiaso_jax.search import covariance
 from qiaso_jax.search.covariance import DIAGONAL, FULL
+from qiaso_jax.search.low_rank import LOW_RANK
 
 SIZE, NUMBER = 5, 8
 
@@ -21,11 +22,11 @@ def random_state(kind, size=SIZE):
     matrix = factor @ factor.T
     if kind is DIAGONAL:
         matrix = np.diag(matrix)
-    root, _ = kind.root(jnp.asarray(matrix))
     begun = covariance.begun(kind, jnp.asarray(rng.normal(size=size)), jnp.array(0.7))
+    begun = begun._replace(covariance=jnp.asarray(matrix))
+    _, root, scale = kind.renewed(begun)
     return begun._replace(
-        covariance=jnp.asarray(matrix),
-        root=root,
+        root=scale * root,
         path=jnp.asarray(rng.normal(size=size)),
         path_sigma=jnp.asarray(rng.normal(size=size)),
         age=jnp.asarray(9, jnp.int32),
@@ -99,12 +100,15 @@ def test_one_step_by_numpy(kind):
 @pytest.mark.parametrize("kind", [FULL, DIAGONAL], ids=["full", "diagonal"])
 def test_the_root_is_one_and_keeps_the_determinant(kind):
     with jax.enable_x64(True):
-        matrix = random_state(kind).covariance
-        root, log_scale = kind.root(matrix)
-        full = np.asarray(root if kind is FULL else np.diag(root))
-        wanted = np.asarray(matrix if kind is FULL else np.diag(matrix))
-    np.testing.assert_allclose(full @ full.T, wanted, rtol=1e-10, atol=1e-12)
-    assert log_scale == pytest.approx(np.linalg.slogdet(wanted)[1] / SIZE)
+        state = random_state(kind)
+        matrix, root, scale = kind.renewed(state)
+    before, matrix, full = (
+        np.asarray(x if kind is FULL else np.diag(x))
+        for x in (state.covariance, matrix, root)
+    )
+    np.testing.assert_allclose(full @ full.T, matrix, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(float(scale) ** 2 * matrix, before, atol=1e-12)
+    assert np.linalg.det(matrix) == pytest.approx(1)
 
 
 @functools.cache
@@ -129,19 +133,24 @@ def without_selection(kind):
         )
 
 
-@pytest.mark.parametrize("kind", [FULL, DIAGONAL], ids=["full", "diagonal"])
+@pytest.mark.parametrize(
+    "kind", [FULL, DIAGONAL, LOW_RANK], ids=["full", "diagonal", "low_rank"]
+)
 def test_neither_spread_nor_covariance_drift_without_selection(kind):
     walked = without_selection(kind)
     log_sigma = np.log(walked.sigma)
     error = log_sigma.std() / math.sqrt(len(log_sigma))
     # σ goes its random way; over 100 steps by less than a tenth on average.
     assert abs(log_sigma.mean()) < 0.1 + 5 * error
-    variances = walked.covariance
-    if kind is FULL:
-        log_volume = np.linalg.slogdet(variances)[1] / SIZE
-        variances = np.diagonal(variances, axis1=1, axis2=2)
-    else:
+    variances = jax.vmap(kind.variances)(walked)
+    roots = jax.vmap(jax.vmap(kind.spread, (None, 0)), (0, None))(
+        walked.root, jnp.eye(SIZE)
+    )
+    log_volume = 2 * np.linalg.slogdet(roots)[1] / SIZE
+    if kind is DIAGONAL:
         log_volume = np.log(variances).mean(axis=1)
+    elif kind is FULL:
+        log_volume = np.linalg.slogdet(walked.covariance)[1] / SIZE
     # Renewed every few steps, between which it may move a little.
     assert np.abs(log_volume).max() < 0.5
     logs = np.log(variances)
