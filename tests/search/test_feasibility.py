@@ -368,6 +368,7 @@ def test_bad_arguments_are_named(arguments, error, sentence):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_recipes_of_the_documentation(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs/search.md").read_text()

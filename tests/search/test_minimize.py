@@ -68,6 +68,7 @@ def test_minimize_finds_the_global_minimum_of_a_rugged_function():
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_centre_is_better_than_the_luckiest_sample_of_a_noisy_function():
     def noisy(x):
         bits = jax.lax.bitcast_convert_type(x, jnp.uint32)

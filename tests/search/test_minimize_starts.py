@@ -12,7 +12,9 @@ def sphere(x):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize(
+    "dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.nightly)]
+)
 def test_bounds_far_away_change_nothing(dtype):
     with jax.enable_x64(dtype == jnp.float64):
         start = jnp.zeros(2, dtype)
@@ -54,7 +56,10 @@ def test_equal_bounds_fix_a_coordinate():
     )
 
 
-@pytest.mark.parametrize("max_evaluations", [1, 2, 7, 20])
+@pytest.mark.parametrize(
+    "max_evaluations",
+    [1, 7, *(pytest.param(e, marks=pytest.mark.nightly) for e in (2, 20))],
+)
 def test_never_worse_than_the_start(max_evaluations):
     def fun(x):
         return jnp.sum(x**2)
@@ -114,6 +119,7 @@ def test_python_numbers_are_searched():
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_spread_for_each_coordinate_makes_their_ranges_alike():
     widths = np.array([1e-6, 1e-3, 1, 10, 1e3, 1e6], np.float32)
     optimum = np.array([0.3, 0.7, 0.4, 0.6, 0.2, 0.8], np.float32)
@@ -151,7 +157,14 @@ BOUNDS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BOUNDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "box",
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("lower", "upper")),
+        "none",
+    ],
+)
 def test_candidates_stay_within_bounds(name):
     lower, upper = (np.broadcast_to(b, 2) for b in BOUNDS[name])
     start = np.clip(np.zeros(2), lower, upper).astype(np.float32)
