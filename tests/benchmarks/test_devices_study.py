@@ -45,6 +45,7 @@ def test_works_are_read_from_results():
     assert math.isclose(transformer.size, 398697472)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_process_on_two_devices():
     row = study.worked("low_rank", 2, 1)

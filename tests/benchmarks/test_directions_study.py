@@ -159,6 +159,7 @@ def test_impossible_commands_are_refused(settings, message, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_whole_run_leaves_both_tables(tmp_path):
     command = study.Command(output=tmp_path, tasks=("cartpole", "rastrigin"))

@@ -25,6 +25,7 @@ def command(*optimizers, **settings):
     return epoch_cost.Command(optimizers, DIGITS, **settings)
 
 
+@pytest.mark.nightly
 def test_every_entry_is_timed_at_the_same_batch_size(tmp_path):
     output = tmp_path / "results" / "cost.json"
     epoch_cost.main(command(*ENTRIES, rounds=2, output=output))

@@ -38,6 +38,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.nightly
 def test_results_say_what_was_run(folder):
     results = json.loads((folder / "results.json").read_text())
     assert {"date", "revision", "versions", "machine", "command"} <= results.keys()

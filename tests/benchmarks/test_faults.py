@@ -109,6 +109,7 @@ def test_states_of_something_else_are_refused():
         assert row["refused"] == row["trials"] > 2
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", endurance.METHODS)
 def test_nothing_drifts_in_a_hundred_thousand_steps(name):
     row = endurance.endured(name, 100_000, 2_000)

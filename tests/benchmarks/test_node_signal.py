@@ -48,6 +48,7 @@ def selections(folder, stage):
     return results["networks"]["mlp"]["stages"][stage]["selections"]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("stage", node_signal.STAGES)
 def test_cosine_rises_with_pairs(folder, stage):
     rows = selections(folder, stage)

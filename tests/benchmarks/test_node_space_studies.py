@@ -52,6 +52,7 @@ def table_rows(text):
     return [line for line in text.splitlines() if line.startswith("| ")][2:]
 
 
+@pytest.mark.nightly
 def test_quantised_counts_right_answers(tmp_path):
     command = quantised.Command(
         output=tmp_path,
@@ -158,6 +159,7 @@ def test_scans_have_cosines(tmp_path):
     assert len(table_rows(text)) == 2 + (2 + 1)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["gru", "attention", "cnn"])
 def test_each_example_has_a_loss_and_each_kernel_a_gradient(name):
     model = scan_models.build(name, 3)
@@ -179,6 +181,7 @@ def test_cosine_against_known_angles():
     assert cosine(np.zeros(3), np.ones(3)) == 0
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("method", ["default", "node", "adam"])
 def test_batch_norm_counts_right_answers(method, tmp_path):
     command = batch_norm.Command(

@@ -86,6 +86,7 @@ def test_sample_forwards_by_hand(name, cost):
     assert optimizers.sample_forwards(name, SETTING, False) == pytest.approx(cost)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["sgd", "qiaso", "hybrid"])
 def test_training_loss_is_smoothed(name):
     network = counting([])
@@ -235,6 +236,7 @@ def test_muon_takes_a_convolutions_kernel_as_one_matrix():
     assert axes == {"a": ((0, 1, 2), 3), "b": None, "c": None}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("hybrid", "alone"), [("hybrid", "adam"), ("hybrid-muon", "muon")]
 )
