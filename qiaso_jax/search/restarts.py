@@ -24,15 +24,13 @@ NARROW = 1e-12
 """A spread of this part of the first one has converged."""
 
 DIGITS = 1e-6
-"""On a rough function a run has converged where its spread is this part of the first
-one: one or the other of values and points alone goes on for long."""
+"""A run has converged where its spread is this part of the first one, and values differ
+by no more: the digits that are left take as long, in a place that is rarely the best.
+"""
 
 FEW = 10
-"""In so few dimensions, where the place is often the best, its values have, too."""
-
-SMOOTH = 1e-3
-"""A function is smooth, there, where values differ by less than this part of what
-points do: by their squares."""
+"""So it is in so few dimensions. In more, the spread is enough on a rough function, and
+on others is not: along a sharp ridge it is far."""
 
 BEHIND = 100
 """A run gives up that is behind the best by so many times what its values differ by."""
@@ -317,13 +315,10 @@ def ended(
     rounding = jnp.finfo(values.dtype).eps * jnp.abs(space.offset + gaussian.mean)
     narrow = jnp.all(spreads < jnp.maximum(NARROW * run.sigma, rounding))
     spread = jnp.max(spreads)
-    if size <= FEW:
-        rough = now * run.sigma > SMOOTH * unit * spread
-        settled = apart < DIGITS * unit
-    else:
-        # By as much as points they differ on a sharp ridge, along which it is far.
-        rough = settled = now * run.sigma > run.scale * spread
-    narrow |= rough & settled & (spread < DIGITS * run.sigma)
+    # By as much as points values differ along a sharp ridge; by less where it is smooth.
+    rough = now * run.sigma > run.scale * spread
+    settled = apart < DIGITS * unit if size <= FEW else rough
+    narrow |= settled & (spread < DIGITS * run.sigma)
     is_flat = run.flat >= jnp.where(leaves, run.recent.size, FLAT)
     converged = (one_value | narrow) & (run.annealing < 0) | is_flat & (run.scale > 0)
     patience = 100 * run.candidates + 100 * size**1.5
