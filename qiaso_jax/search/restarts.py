@@ -315,7 +315,7 @@ def ended(
     rounding = jnp.finfo(values.dtype).eps * jnp.abs(space.offset + gaussian.mean)
     narrow = jnp.all(spreads < jnp.maximum(NARROW * run.sigma, rounding))
     spread = jnp.max(spreads)
-    # By as much as points values differ along a sharp ridge; by less where it is smooth.
+    # By as much as points do values differ along a sharp ridge, by less at a minimum.
     rough = now * run.sigma > run.scale * spread
     settled = apart < DIGITS * unit if size <= FEW else rough
     narrow |= settled & (spread < DIGITS * run.sigma)
