@@ -29,8 +29,11 @@ by no more: the digits that are left take as long, in a place that is rarely the
 """
 
 FEW = 10
-"""So it is in so few dimensions. In more, the spread is enough on a rough function, and
-on others is not: along a sharp ridge it is far."""
+"""So it is in so few dimensions. In more, the spread is enough but where values differ
+by as much as points: along a sharp ridge it is far."""
+
+SMOOTH = 1e-3
+"""By as much, that is, as points do, or by no less than this part of it."""
 
 BEHIND = 100
 """A run gives up that is behind the best by so many times what its values differ by."""
@@ -315,9 +318,9 @@ def ended(
     rounding = jnp.finfo(values.dtype).eps * jnp.abs(space.offset + gaussian.mean)
     narrow = jnp.all(spreads < jnp.maximum(NARROW * run.sigma, rounding))
     spread = jnp.max(spreads)
-    # By as much as points do values differ along a sharp ridge, by less at a minimum.
-    rough = now * run.sigma > run.scale * spread
-    settled = apart < DIGITS * unit if size <= FEW else rough
+    differ, far = now * run.sigma, run.scale * spread
+    rough, smooth = differ > far, differ < SMOOTH * far
+    settled = apart < DIGITS * unit if size <= FEW else rough | smooth
     narrow |= settled & (spread < DIGITS * run.sigma)
     is_flat = run.flat >= jnp.where(leaves, run.recent.size, FLAT)
     converged = (one_value | narrow) & (run.annealing < 0) | is_flat & (run.scale > 0)
