@@ -24,16 +24,17 @@ NARROW = 1e-12
 """A spread of this part of the first one has converged."""
 
 DIGITS = 1e-6
-"""A run has converged where its spread is this part of the first one, and values differ
-by no more: the digits that are left take as long, in a place that is rarely the best.
-"""
+"""Where another may follow, a run has converged on a rough function whose spread is
+this part of the first one, and whose values differ by no more: the digits that are left
+take as long, in a place that is rarely the best."""
 
 FEW = 10
-"""So it is in so few dimensions. In more, the spread is enough but where values differ
-by as much as points: along a sharp ridge it is far."""
+"""So it is in so few dimensions. In more, the spread is enough, on smooth functions too,
+but not where values differ by as much as points: along a sharp ridge it is far."""
 
 SMOOTH = 1e-3
-"""By as much, that is, as points do, or by no less than this part of it."""
+"""On a smooth function they differ by less than this part of what points do, by their
+squares; on a rough one of many dimensions by more than points."""
 
 BEHIND = 100
 """A run gives up that is behind the best by so many times what its values differ by."""
@@ -320,7 +321,8 @@ def ended(
     spread = jnp.max(spreads)
     differ, far = now * run.sigma, run.scale * spread
     rough, smooth = differ > far, differ < SMOOTH * far
-    settled = apart < DIGITS * unit if size <= FEW else rough | smooth
+    settled = ~smooth & (apart < DIGITS * unit) if size <= FEW else rough | smooth
+    settled &= jnp.sum(arms.runs) < plan.restarts
     narrow |= settled & (spread < DIGITS * run.sigma)
     is_flat = run.flat >= jnp.where(leaves, run.recent.size, FLAT)
     converged = (one_value | narrow) & (run.annealing < 0) | is_flat & (run.scale > 0)

@@ -47,12 +47,13 @@ def ends(size, spread, values, window, best_before=jnp.inf, worst=1.0):
     ("size", "spread", "values", "ended"),
     [
         (5, 5e-7, 5e-7, True),
-        (5, 5e-7, 1e-13, True),
+        (5, 5e-7, 1e-8, True),
+        (5, 5e-7, 2.5e-13, False),  # by their squares: they go on to eleven digits
         (5, 2e-6, 5e-7, False),
         (5, 5e-7, 2e-6, False),
         (20, 5e-7, 2e-6, True),  # values differ by more than points
         (20, 5e-7, 4e-7, False),  # or by as much, along a sharp ridge, which is long
-        (20, 5e-7, 1e-12, True),  # or by their squares
+        (20, 5e-7, 1e-12, True),
         (20, 2e-6, 8e-6, False),
     ],
 )
