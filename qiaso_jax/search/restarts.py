@@ -29,7 +29,7 @@ this part of the first one, and whose values differ by no more: the digits that 
 take as long, in a place that is rarely the best."""
 
 FEW = 10
-"""So it is in so few dimensions. In more, the spread is enough, on smooth functions too,
+"""So it is in so few dimensions. In more, the spread is enough, on smooth functions too
 but not where values differ by as much as points: along a sharp ridge it is far."""
 
 SMOOTH = 1e-3
