@@ -47,6 +47,8 @@ def coco() -> None:
     for path in sorted((RESULTS / "coco").rglob("results.json")):
         content = json.loads(path.read_text())
         plot.save(ecdf.figure(content, ecdf.stored()), path.with_name("ecdf"))
+    main = _stored("coco/results.json")
+    plot.save(ecdf.figure(main, ecdf.stored()), DOCS / "coco")
 
 
 def step_cost() -> None:
