@@ -26,7 +26,7 @@ NARROW = 1e-12
 DIGITS = 1e-6
 """Where another may follow, a run has converged on a rough function whose spread is
 this part of the first one, and whose values differ by no more: the digits that are left
-take as long, in a place that is rarely the best."""
+take as long, in a place that is rarely the best. Annealed runs go on."""
 
 FEW = 10
 """So it is in so few dimensions. In more, the spread is enough, on smooth functions too
@@ -322,7 +322,7 @@ def ended(
     differ, far = now * run.sigma, run.scale * spread
     rough, smooth = differ > far, differ < SMOOTH * far
     settled = ~smooth & (apart < DIGITS * unit) if size <= FEW else rough | smooth
-    settled &= jnp.sum(arms.runs) < plan.restarts
+    settled &= (run.arm != ANNEALED) & (jnp.sum(arms.runs) < plan.restarts)
     narrow |= settled & (spread < DIGITS * run.sigma)
     is_flat = run.flat >= jnp.where(leaves, run.recent.size, FLAT)
     converged = (one_value | narrow) & (run.annealing < 0) | is_flat & (run.scale > 0)
