@@ -26,11 +26,12 @@ NARROW = 1e-12
 DIGITS = 1e-6
 """Where another may follow, a run has converged on a rough function whose spread is
 this part of the first one, and whose values differ by no more: the digits that are left
-take as long, in a place that is rarely the best. Annealed runs go on."""
+take as long, in a place that is rarely the best."""
 
 FEW = 10
-"""So it is in so few dimensions. In more, the spread is enough, on smooth functions too
-but not where values differ by as much as points: along a sharp ridge it is far."""
+"""So it is in so few dimensions. In more, the spread is enough, on smooth functions
+too, but not where values differ by as much as points: along a sharp ridge it is far;
+and annealed runs go on."""
 
 SMOOTH = 1e-3
 """On a smooth function they differ by less than this part of what points do, by their
@@ -320,9 +321,13 @@ def ended(
     narrow = jnp.all(spreads < jnp.maximum(NARROW * run.sigma, rounding))
     spread = jnp.max(spreads)
     differ, far = now * run.sigma, run.scale * spread
-    rough, smooth = differ > far, differ < SMOOTH * far
-    settled = ~smooth & (apart < DIGITS * unit) if size <= FEW else rough | smooth
-    settled &= (run.arm != ANNEALED) & (jnp.sum(arms.runs) < plan.restarts)
+    if size <= FEW:
+        rough = differ > SMOOTH * unit * spread
+        settled = rough & (apart < DIGITS * unit)
+    else:
+        rough, smooth = differ > far, differ < SMOOTH * far
+        settled = (rough | smooth) & (run.arm != ANNEALED)
+    settled &= jnp.sum(arms.runs) < plan.restarts
     narrow |= settled & (spread < DIGITS * run.sigma)
     is_flat = run.flat >= jnp.where(leaves, run.recent.size, FLAT)
     converged = (one_value | narrow) & (run.annealing < 0) | is_flat & (run.scale > 0)
