@@ -79,8 +79,8 @@ def minimize(
     :math:`μ_\mathrm{eff} = 1/\sum p^2`; C keeps its determinant.
 
     The tunnelling of the search are restarts. A run ends where values, or points,
-    differ no more; where they do so in the seventh digit only, unless the function is
-    smooth and has no more than ten coordinates; on a plateau; without any gain
+    differ no more; on a rough function where they do so in the seventh digit only, or
+    of more than ten coordinates the points alone; on a plateau; without any gain
     for long; or far behind the best run. Three arms share what is left of the budget:
     runs with ever twice the candidates, small ones in between (BIPOP, Hansen 2009), and
     runs that anneal σ, the same in all directions, with four times the candidates of

@@ -29,13 +29,12 @@ this part of the first one, and whose values differ by no more: the digits that 
 take as long, in a place that is rarely the best."""
 
 FEW = 10
-"""So it is in so few dimensions. In more, the spread is enough, on smooth functions
-too, but not where values differ by as much as points: along a sharp ridge it is far;
-and annealed runs go on."""
+"""So it is in so few dimensions. In more, the spread is enough where values differ by
+more than points, but not where by as much: along a sharp ridge it is far."""
 
 SMOOTH = 1e-3
-"""On a smooth function they differ by less than this part of what points do, by their
-squares; on a rough one of many dimensions by more than points."""
+"""On a smooth function of few dimensions they differ by less than this part of what
+points do, by their squares."""
 
 BEHIND = 100
 """A run gives up that is behind the best by so many times what its values differ by."""
@@ -320,13 +319,11 @@ def ended(
     rounding = jnp.finfo(values.dtype).eps * jnp.abs(space.offset + gaussian.mean)
     narrow = jnp.all(spreads < jnp.maximum(NARROW * run.sigma, rounding))
     spread = jnp.max(spreads)
-    differ, far = now * run.sigma, run.scale * spread
     if size <= FEW:
-        rough = differ > SMOOTH * unit * spread
+        rough = now * run.sigma > SMOOTH * unit * spread
         settled = rough & (apart < DIGITS * unit)
     else:
-        rough, smooth = differ > far, differ < SMOOTH * far
-        settled = (rough | smooth) & (run.arm != ANNEALED)
+        rough = settled = now * run.sigma > run.scale * spread
     settled &= jnp.sum(arms.runs) < plan.restarts
     narrow |= settled & (spread < DIGITS * run.sigma)
     is_flat = run.flat >= jnp.where(leaves, run.recent.size, FLAT)

@@ -53,7 +53,7 @@ def ends(size, spread, values, window, best_before=jnp.inf, worst=1.0):
         (5, 5e-7, 2e-6, False),
         (20, 5e-7, 2e-6, True),  # values differ by more than points
         (20, 5e-7, 4e-7, False),  # or by as much, along a sharp ridge, which is long
-        (20, 5e-7, 1e-12, True),
+        (20, 5e-7, 1e-9, False),
         (20, 2e-6, 8e-6, False),
     ],
 )
