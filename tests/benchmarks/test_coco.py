@@ -3,6 +3,7 @@ import json
 import os
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import cocoex
@@ -292,3 +293,9 @@ def test_the_best_of_2009_is_what_was_published():
     chosen = [found[i] for i in (5, 10, 15, 20, 25, 35, 45)]
     assert chosen == [16, 851, 38111, 51362, 54470, 54861, 55313]
     assert {len(functions) for functions in ecdf.stored().values()} == {24}
+
+
+def test_the_stored_table_is_what_the_stored_numbers_give():
+    folder = Path(coco.__file__).parents[1] / "results" / "coco"
+    content = json.loads((folder / "results.json").read_text())
+    assert coco.page(content) == (folder / "table.md").read_text()
