@@ -115,9 +115,10 @@ def test_no_feasible_point_is_lost_for_one_that_is_not(level, status):
             integers=np.array([False, False, True]),
             constraint=constraint,
             workers=pool,
-            **GIVEN,
+            # In any order of arrival it is near enough after 300.
+            **GIVEN | {"max_evaluations": 420},
         )
-    assert len(violations) == result.nfev <= 210
+    assert len(violations) == result.nfev <= 420
     assert len(values) == violations.count(0)
     assert result.status == status
     assert result.violation == min(violations)
