@@ -93,7 +93,7 @@ PROBE = 2
 GROWTH = 4
 """and each so many times those of the one before."""
 
-AFFORDED = 0.7
+AFFORDED = 0.9
 """Of the evaluations that are left, annealing may take so many."""
 
 
