@@ -57,6 +57,7 @@ def test_results_say_what_was_run(folder):
     assert [each["evaluations"] for each in results["cost"]] == [90, 300]
 
 
+@pytest.mark.nightly
 def test_table_has_a_row_for_each(folder):
     table = (folder / "table.md").read_text()
     lines = [line for line in table.splitlines() if line.startswith("| ")]

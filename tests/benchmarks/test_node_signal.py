@@ -66,6 +66,7 @@ def test_cosine_rises_with_pairs(folder, stage):
             np.testing.assert_allclose(mean["limit"], 1, atol=1e-3)
 
 
+@pytest.mark.nightly
 def test_training_makes_the_losses_tell(folder):
     def limit(stage, name):
         return selections(folder, stage)[name]["mean over kernels"]["limit"]
@@ -75,6 +76,7 @@ def test_training_makes_the_losses_tell(folder):
     assert trained > 0.05 + limit("initial", "telling examples, reactive nodes")
 
 
+@pytest.mark.nightly
 def test_reactive_nodes_alone_tell_more(folder):
     rows = selections(folder, "initial")
     for path in KERNELS[:2]:  # those before a ReLU
@@ -82,6 +84,7 @@ def test_reactive_nodes_alone_tell_more(folder):
         assert alone > 0.02 + rows["all examples, all nodes"][path]["cosine"][1]
 
 
+@pytest.mark.nightly
 def test_table_and_figure(folder):
     table = (folder / "table.md").read_text()
     rows = [line for line in table.splitlines() if line.startswith("| ")]

@@ -203,7 +203,7 @@ def first_update(name, params, batch, network):
     """How far a first step moves each parameter."""
     optimizer = optimizers.build(name, network, SETTING, params)
     state = optimizer.init(jax.random.key(2), params, {})
-    return optax.tree.sub(optimizer.step(state, batch)[0].params, params)
+    return optax.tree.sub(jax.jit(optimizer.step)(state, batch)[0].params, params)
 
 
 def test_muon_makes_singular_values_of_hidden_kernels_equal():
@@ -260,7 +260,7 @@ def test_seeds_give_different_candidates():
         state = optimizer.init(key, *network.init(None, None))
         return optimizer.step(state, BATCH)[0].params["bias"]
 
-    moved = jax.vmap(one_step)(jax.random.split(jax.random.key(0)))
+    moved = jax.jit(jax.vmap(one_step))(jax.random.split(jax.random.key(0)))
     assert not np.allclose(moved[0], moved[1])
 
 
