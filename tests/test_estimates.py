@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +22,10 @@ def test_signal_to_noise_is_that_of_a_linear_loss(num_candidates):
     slope = jnp.asarray(np.random.default_rng(0).normal(size=size), jnp.float32)
     tx = qiaso_jax.qiaso(num_candidates, 1.0, 1e-4, loss_scaling=None)
     params = {"heard": jnp.zeros(size), "unheard": jnp.zeros(size)}
-    ratio = qiaso_jax.signal_to_noise(
-        tx, tx.init(params), params, value_fn=lambda p: slope @ p["heard"]
+    estimate = partial(
+        qiaso_jax.signal_to_noise, tx, value_fn=lambda p: slope @ p["heard"]
     )
+    ratio = jax.jit(estimate)(tx.init(params), params)
     expected = num_candidates / 2 / (size + 1)
     assert float(ratio["heard"]) == pytest.approx(expected, rel=0.4)
     # Of D = 200 independent numbers, 0 to within 1 / √D; four of these.
@@ -59,7 +62,8 @@ def test_two_equal_estimates_have_no_noise_and_none_has_no_signal():
             directions="gaussian",
         )
         params = jnp.ones(())
-        return qiaso_jax.signal_to_noise(tx, tx.init(params), params, value_fn=value_fn)
+        estimate = partial(qiaso_jax.signal_to_noise, tx, value_fn=value_fn)
+        return jax.jit(estimate)(tx.init(params), params)
 
     assert ratio(lambda x: 0 * x + 1.0) == 0
     assert np.isfinite(ratio(lambda x: x))

@@ -1,6 +1,7 @@
 """Where losses tell nothing: the centre and the inner optimizer stay as they are."""
 
 import itertools
+from functools import partial
 
 import chex
 import jax
@@ -78,10 +79,14 @@ def test_what_has_been_learned_before_a_flat_stretch_counts():
     def loss(params, t):
         return jnp.where(t == 0, jnp.sum(params["w"]), 1.0)
 
+    @jax.jit
+    def step(state, t):
+        return tx.update(None, state, PARAMS, value_fn=loss, t=t)
+
     state, after = tx.init(PARAMS), PARAMS
     for t in range(3):
         told = state
-        updates, state = tx.update(None, state, PARAMS, value_fn=loss, t=jnp.asarray(t))
+        updates, state = step(state, t)
         if t:
             # Equal losses leave the amplitudes as they are.
             chex.assert_trees_all_close(
@@ -99,12 +104,17 @@ def test_stored_candidates_and_tunnelling_go_on():
     tx = qiaso(
         8, 0.1, collapse_every=2, tunnelling=qiaso_jax.gaussian_tunnelling(decay=1.0)
     )
+
+    @jax.jit
+    def step(state):
+        return tx.update(
+            None, state, PARAMS, value_fn=lambda p: 0 * jnp.sum(p["w"]) + 2.0
+        )
+
     state = tx.init(PARAMS)
     seen = [state.candidates["w"]]
     for _ in range(4):
-        updates, state = tx.update(
-            None, state, PARAMS, value_fn=lambda p: 0 * jnp.sum(p["w"]) + 2.0
-        )
+        updates, state = step(state)
         assert not np.any(updates["w"])
         assert state.info.num_tunnelled == 7
         seen.append(state.candidates["w"])
@@ -117,9 +127,12 @@ def test_stored_candidates_and_tunnelling_go_on():
 
 def test_a_pseudo_gradient_of_nothing_is_zero():
     tx = qiaso(7, 0.1, antithetic=False)
-    gradient, state = qiaso_jax.pseudo_gradient(
-        tx, tx.init(PARAMS), PARAMS, value_fn=lambda p: 0 * jnp.sum(p["w"]) + 2.0
-    )
+
+    def constant(params):
+        return 0 * jnp.sum(params["w"]) + 2.0
+
+    step = jax.jit(partial(qiaso_jax.pseudo_gradient, tx, value_fn=constant))
+    gradient, state = step(tx.init(PARAMS), PARAMS)
     chex.assert_trees_all_equal(gradient, optax.tree.zeros_like(PARAMS))
     assert state.info.num_flat == 1
 
@@ -127,9 +140,8 @@ def test_a_pseudo_gradient_of_nothing_is_zero():
 def test_blocks_are_flat_each_for_itself():
     """Of a loss that does not depend on b, exactly evaluated."""
     tx = factorised_qiaso(5, 0.1)
-    updates, state = tx.update(
-        None, tx.init(PARAMS), PARAMS, value_fn=lambda p: jnp.sum(p["w"] ** 2) + 3.0
-    )
+    step = partial(tx.update, None, value_fn=lambda p: jnp.sum(p["w"] ** 2) + 3.0)
+    updates, state = jax.jit(step)(tx.init(PARAMS), PARAMS)
     assert updates["b"] == 0
     assert np.all(updates["w"] != 0)
     assert state.info.num_flat == 0
@@ -208,9 +220,8 @@ def test_losses_are_told_within_jit_too():
 def test_a_displacement_that_is_no_number_is_skipped_and_counted(make):
     tx = make(4, 0.1, collapse=lambda key, log_p: log_p * jnp.nan)
     state = tx.init(PARAMS)
-    updates, after = tx.update(
-        None, state, PARAMS, value_fn=lambda p: jnp.sum(p["w"] ** 2)
-    )
+    step = partial(tx.update, None, value_fn=lambda p: jnp.sum(p["w"] ** 2))
+    updates, after = jax.jit(step)(state, PARAMS)
     chex.assert_trees_all_equal(updates, optax.tree.zeros_like(PARAMS))
     assert after.info.num_skipped == 1
     assert not after.info.collapsed

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,16 +44,17 @@ def test_each_group_sees_its_slice_and_their_displacements_are_averaged(
         4, 0.1, directions=directions, groups=3, candidate_batch_size=batch_size
     )
     state = tx.init(PARAMS)
-    candidates = qiaso_jax.ask(tx, state, PARAMS)
+    candidates = jax.jit(partial(qiaso_jax.ask, tx))(state, PARAMS)
     grouped = jax.tree.map(lambda c: c.reshape(3, 4, *c.shape[1:]), candidates)
     of_group = jax.vmap(loss, in_axes=(0, None))
     losses = np.array(jax.vmap(of_group)(grouped, X.reshape(3, 4, 10)))
-    updates, after = tx.update(None, state, PARAMS, value_fn=loss, x=X)
+    step = jax.jit(partial(tx.update, None, value_fn=loss))
+    updates, after = step(state, PARAMS, x=X)
     expected = by_hand(candidates, losses)
     for name in PARAMS:
         np.testing.assert_allclose(updates[name], expected[name], atol=3e-6)
     assert after.log_amplitudes.shape == (3, 4)
-    told, _ = qiaso_jax.tell(tx, state, PARAMS, losses.ravel())
+    told, _ = jax.jit(partial(qiaso_jax.tell, tx))(state, PARAMS, losses.ravel())
     for name in PARAMS:
         np.testing.assert_allclose(told[name], expected[name], atol=3e-6)
 

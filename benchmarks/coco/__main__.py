@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -152,7 +153,8 @@ def page(content: Mapping[str, Any]) -> str:
     settings, runs = content["settings"], content["runs"]
     first, last = settings["instances"]
     suite = settings["suite"]
-    parts = [f"# COCO {suite}", ""]
+    dimensions = ", ".join(map(str, settings["dimensions"]))
+    parts = [f"# COCO {suite}, {dimensions}-D: {', '.join(settings['methods'])}", ""]
     parts += [NOTES.format(instances=last - first + 1, rival=RIVAL) + MORE_NOTES[suite]]
     for dimension in settings["dimensions"]:
         here = [run for run in runs if run["dimension"] == dimension]
@@ -178,8 +180,21 @@ def page(content: Mapping[str, Any]) -> str:
                 "",
                 table(["", *settings["methods"]], rows, numbers=True),
             ]
-    parts.append("Written by `python -m benchmarks.coco`.")
+    parts.append(f"Written by `{invocation(settings)}`.")
     return "\n".join(parts) + "\n"
+
+
+def invocation(settings: Mapping[str, Any]) -> str:
+    """The command that has these settings."""
+    words = ["python", "-m", "benchmarks.coco"]
+    for field in dataclasses.fields(Command):
+        given, default = (
+            list(map(str, value)) if isinstance(value, list | tuple) else [str(value)]
+            for value in (settings[field.name], field.default)
+        )
+        if given != default:
+            words += [cli.option(field.name), *given]
+    return shlex.join(words)
 
 
 def cell(shares: np.ndarray, rival: np.ndarray | None) -> str:

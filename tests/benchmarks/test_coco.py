@@ -1,6 +1,8 @@
 import contextlib
+import dataclasses
 import json
 import os
+import shlex
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +12,7 @@ import cocoex
 import jax
 import numpy as np
 import pytest
+import tyro
 
 import qiaso_jax
 from benchmarks.cli import UserError
@@ -295,7 +298,22 @@ def test_the_best_of_2009_is_what_was_published():
     assert {len(functions) for functions in ecdf.stored().values()} == {24}
 
 
-def test_the_stored_table_is_what_the_stored_numbers_give():
+def test_a_table_says_how_it_is_typed():
+    settings = dataclasses.asdict(coco.Command())
+    assert coco.invocation(settings) == "python -m benchmarks.coco"
+    typed = ["--dimensions", "2", "3", "--methods", "minimize", "cma, bipop"]
+    given = tyro.cli(coco.Command, args=typed)
+    settings = json.loads(json.dumps(dataclasses.asdict(given), default=str))
+    assert shlex.split(coco.invocation(settings)) == [
+        *("python", "-m", "benchmarks.coco"),
+        *typed,
+    ]
+
+
+def test_stored_tables_are_what_the_stored_numbers_give():
     folder = Path(coco.__file__).parents[1] / "results" / "coco"
-    content = json.loads((folder / "results.json").read_text())
-    assert coco.page(content) == (folder / "table.md").read_text()
+    stored = sorted(folder.rglob("results.json"))
+    assert stored
+    for path in stored:
+        content = json.loads(path.read_text())
+        assert coco.page(content) == (path.parent / "table.md").read_text()
