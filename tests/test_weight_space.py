@@ -1,3 +1,5 @@
+from functools import partial
+
 import chex
 import flax.nnx as nnx
 import jax
@@ -41,6 +43,12 @@ def run(tx, params, num_steps, value_fn=loss, **kwargs):
     return params, state, infos
 
 
+def step_of(tx, value_fn=loss):
+    """A step on the parameters, ``(state, **arguments) -> (updates, state)``."""
+    step = jax.jit(partial(tx.update, None, value_fn=value_fn))
+    return lambda state, **arguments: step(state, PARAMS, **arguments)
+
+
 def weights_in_numpy(log_prior, losses, scaling, rate):
     """Exponential weights in float64, written from the specification."""
     scaled = {
@@ -80,7 +88,7 @@ def test_one_step_is_the_algorithm(scaling, collapse, candidate_batch_size):
     p = np.exp(weights_in_numpy(-np.log(7), losses, scaling, 2.0 / 0.8))
     readout = p if collapse == "expectation" else np.eye(7)[np.argmin(losses)]
 
-    updates, state = tx.update(None, state, PARAMS, value_fn=loss, target=0.2)
+    updates, state = step_of(tx)(state, target=0.2)
 
     np.testing.assert_allclose(
         updates["w"], np.einsum("k,kij->ij", readout, w) - PARAMS["w"], atol=1e-5
@@ -100,12 +108,13 @@ def test_one_step_is_the_algorithm(scaling, collapse, candidate_batch_size):
 def test_amplitudes_accumulate_until_the_collapse():
     tx = qiaso(6, 0.3, 0.4, loss_scaling=None, collapse="best", collapse_every=3)
     state = tx.init(PARAMS)
+    step = step_of(tx)
     log_p = np.full(6, -np.log(6))
     for target in (0.0, 0.5, -0.3):
         offsets = jax.tree.map(np.float64, state.candidates)
         losses = loss_in_numpy(W + offsets["w"], B + offsets["b"], target)
         log_p = weights_in_numpy(log_p, losses, None, 0.4)
-        updates, state = tx.update(None, state, PARAMS, value_fn=loss, target=target)
+        updates, state = step(state, target=target)
         if target != -0.3:
             np.testing.assert_allclose(state.log_amplitudes, log_p, atol=1e-4)
             chex.assert_trees_all_equal(updates, optax.tree.zeros_like(PARAMS))
@@ -122,10 +131,10 @@ def test_amplitudes_accumulate_until_the_collapse():
 
 def test_without_the_prior_the_amplitudes_forget():
     tx = qiaso(6, 0.3, 0.4, kl_strength=None, loss_scaling=None, collapse_every=9)
-    state = tx.init(PARAMS)
+    state, step = tx.init(PARAMS), step_of(tx)
     for target in (1.0, 0.0):
         offsets = jax.tree.map(np.float64, state.candidates)
-        _, state = tx.update(None, state, PARAMS, value_fn=loss, target=target)
+        _, state = step(state, target=target)
     losses = loss_in_numpy(W + offsets["w"], B + offsets["b"])
     expected = weights_in_numpy(0.0, losses, None, 0.4)
     np.testing.assert_allclose(state.log_amplitudes, expected, atol=1e-4)
@@ -149,7 +158,7 @@ def test_sampling_moves_to_a_candidate():
     tx = qiaso(5, 0.3, collapse="sample", key=4)
     state = tx.init(PARAMS)
     candidates = qiaso_jax.ask(tx, state, PARAMS)
-    updates, _ = tx.update(None, state, PARAMS, value_fn=loss)
+    updates, _ = step_of(tx)(state)
     moved = optax.apply_updates(PARAMS, updates)
     assert any(np.allclose(moved["w"], w, atol=1e-6) for w in candidates["w"])
 
@@ -187,15 +196,15 @@ def test_the_optimizer_steps_on_collapse_only():
 def test_candidates_that_tunnelled_are_the_ones_evaluated():
     tunnelling = qiaso_jax.gaussian_tunnelling(5.0, 1.0, 1.0)
     tx = qiaso(6, 0.01, collapse="best", collapse_every=2, tunnelling=tunnelling)
-    state = tx.init(PARAMS)
-    _, state = tx.update(None, state, PARAMS, value_fn=loss)
+    state, step = tx.init(PARAMS), step_of(tx)
+    _, state = step(state)
     assert state.info.num_tunnelled == 5
     spread = np.abs(state.candidates["w"]).max(axis=(1, 2))
     best = np.argmax(state.log_amplitudes)
     assert spread[best] < 0.1
     assert (np.delete(spread, best) > 0.1).all()
     # Far away the loss is large: no candidate that has jumped is taken.
-    updates, _ = tx.update(None, state, PARAMS, value_fn=loss)
+    updates, _ = step(state)
     assert np.abs(updates["w"]).max() < 0.1
 
 
@@ -212,9 +221,7 @@ def test_candidates_without_a_finite_loss_get_probability_zero():
     state = tx.init(PARAMS)
     bad = PARAMS["w"][0, 0] + state.candidates["w"][:, 0, 0] > 1.1
     assert 0 < bad.sum() < 20
-    _, state = tx.update(
-        None, state, PARAMS, value_fn=nan_where(lambda p: p["w"][0, 0] > 1.1)
-    )
+    _, state = step_of(tx, nan_where(lambda p: p["w"][0, 0] > 1.1))(state)
     np.testing.assert_array_equal(state.log_amplitudes == -np.inf, bad)
     assert np.exp(state.log_amplitudes).sum() == pytest.approx(1, abs=1e-5)
     assert state.info.num_nonfinite == bad.sum()
@@ -503,7 +510,7 @@ def test_what_a_scaling_cannot_say_excludes_a_candidate():
     state = tx.init(PARAMS)
     x = PARAMS["b"] + state.candidates["b"] - 0.7
     assert 0 < (x < 0).sum() < 20
-    _, state = tx.update(None, state, PARAMS, value_fn=lambda p: p["b"] - 0.7)
+    _, state = step_of(tx, lambda p: p["b"] - 0.7)(state)
     np.testing.assert_array_equal(state.log_amplitudes == -np.inf, x < 0)
     assert all(np.isfinite(field) for field in state.info)
 
