@@ -81,7 +81,7 @@ class Command:
     """Of problems, a table each."""
     methods: tuple[str, ...] = tuple(METHODS)
     """See benchmarks/black_box/rivals.py."""
-    seeds: int = 5
+    seeds: int = 15
     """That are reported."""
     tuning_seeds: int = 3
     """Others, by which each method's setting is chosen."""

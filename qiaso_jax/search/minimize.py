@@ -80,7 +80,7 @@ def minimize(
 
     The tunnelling of the search are restarts. A run ends where values, or points,
     differ no more; on a rough function where they do so in the seventh digit only, or
-    of more than ten coordinates the points alone; on a plateau; without any gain
+    of ten coordinates and more the points alone; on a plateau; without any gain
     for long; or far behind the best run. Three arms share what is left of the budget:
     runs with ever twice the candidates, small ones in between (BIPOP, Hansen 2009), and
     runs that anneal σ, the same in all directions, with four times the candidates of

@@ -28,7 +28,7 @@ DIGITS = 1e-6
 this part of the first one, and whose values differ by no more: the digits that are left
 take as long, in a place that is rarely the best."""
 
-FEW = 10
+FEW = 9
 """So it is in so few dimensions. In more, the spread is enough where values differ by
 more than points, but not where by as much: along a sharp ridge it is far."""
 
