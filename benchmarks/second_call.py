@@ -114,7 +114,7 @@ def page(content: dict[str, Any]) -> str:
         rows.append([of, f"{first:.2f}", f"{second:.3f}", f"{first / second:.0f}"])
     return "\n".join(
         [
-            "# The second call of `minimize`",
+            "# The second call of minimize",
             "",
             NOTES.format(**content["settings"]),
             table(("", "first", "second", "ratio"), rows, numbers=True),
