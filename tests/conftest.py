@@ -35,3 +35,10 @@ def no_silent_broadcasting():
     """Arrays of different rank do not add up by accident; users' code may do so."""
     with jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_old_programs():
+    """What earlier modules compiled is forgotten: a full heap slows all that follows."""
+    yield
+    jax.clear_caches()
