@@ -39,6 +39,6 @@ def no_silent_broadcasting():
 
 @pytest.fixture(autouse=True, scope="module")
 def no_old_programs():
-    """What earlier modules compiled is forgotten: a full heap slows all that follows."""
+    """What earlier modules compiled is forgotten: a full heap slows what follows."""
     yield
     jax.clear_caches()
