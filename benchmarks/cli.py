@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import tyro
@@ -53,6 +55,19 @@ def progress(text: str) -> None:
 def option(name: str) -> str:
     """A field of a command as it is typed."""
     return "--" + name.replace("_", "-")
+
+
+def typed(module: str, command: type, settings: Mapping[str, Any]) -> str:
+    """What is typed for these settings of a command, which may be read from JSON."""
+    words = ["python", "-m", module]
+    for field in dataclasses.fields(command):
+        given, default = (
+            list(map(str, value)) if isinstance(value, list | tuple) else [str(value)]
+            for value in (settings[field.name], field.default)
+        )
+        if given != default:
+            words += [option(field.name), *given]
+    return shlex.join(words)
 
 
 def require(

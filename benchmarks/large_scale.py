@@ -158,14 +158,10 @@ def main(command: Command) -> None:
                 values = [float(found(jnp.asarray(x), i)) for i, x in enumerate(starts)]
                 runs.append({"function": name, "method": method, "values": values})
                 progress(f"{name}, {method}: {np.median(values):.3g}")
-    content = records.provenance()
     settings = dataclasses.asdict(command) | {"output": str(command.output)}
-    content |= {"command": "python -m benchmarks.large_scale", "settings": settings}
-    content |= {"runs": runs}
-    records.write_json(command.output / "results.json", content)
-    text = page(content)
-    records.write_text(command.output / "table.md", text)
-    print(text)
+    given = {"command": "python -m benchmarks.large_scale", "settings": settings}
+    content = records.provenance() | given | {"runs": runs}
+    records.write_page(command.output, content, page)
 
 
 def page(content: dict[str, Any]) -> str:
@@ -179,13 +175,14 @@ def page(content: dict[str, Any]) -> str:
         **settings, candidates=default_candidates(settings["dimension"])
     )
     columns: Sequence[str] = ("", *dict.fromkeys(run["method"] for run in runs))
+    typed = cli.typed("benchmarks.large_scale", Command, settings)
     return "\n".join(
         [
             "# A thousand coordinates",
             "",
             notes,
             table(columns, list(rows.values()), numbers=True),
-            "Written by `python -m benchmarks.large_scale`.\n",
+            f"Written by `{typed}`.\n",
         ]
     )
 

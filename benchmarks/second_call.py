@@ -67,14 +67,10 @@ def main(command: Command) -> None:
             seconds = timed(make, dimension, command.calls + 1, command.evaluations)
             runs.append({"way": name, "dimension": dimension, "seconds": seconds})
             progress(f"{dimension}-D, {name}")
-    content = records.provenance()
     settings = dataclasses.asdict(command) | {"output": str(command.output)}
-    content |= {"command": "python -m benchmarks.second_call", "settings": settings}
-    content |= {"runs": runs}
-    records.write_json(command.output / "results.json", content)
-    text = page(content)
-    records.write_text(command.output / "table.md", text)
-    print(text)
+    given = {"command": "python -m benchmarks.second_call", "settings": settings}
+    content = records.provenance() | given | {"runs": runs}
+    records.write_page(command.output, content, page)
 
 
 def timed(
@@ -112,13 +108,14 @@ def page(content: dict[str, Any]) -> str:
         second = float(np.median(others))
         of = f"{run['dimension']}-D, {run['way']}"
         rows.append([of, f"{first:.2f}", f"{second:.3f}", f"{first / second:.0f}"])
+    typed = cli.typed("benchmarks.second_call", Command, content["settings"])
     return "\n".join(
         [
             "# The second call of minimize",
             "",
             NOTES.format(**content["settings"]),
             table(("", "first", "second", "ratio"), rows, numbers=True),
-            "Written by `python -m benchmarks.second_call`.\n",
+            f"Written by `{typed}`.\n",
         ]
     )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -180,21 +179,9 @@ def page(content: Mapping[str, Any]) -> str:
                 "",
                 table(["", *settings["methods"]], rows, numbers=True),
             ]
-    parts.append(f"Written by `{invocation(settings)}`.")
+    typed = cli.typed("benchmarks.coco", Command, settings)
+    parts.append(f"Written by `{typed}`.")
     return "\n".join(parts) + "\n"
-
-
-def invocation(settings: Mapping[str, Any]) -> str:
-    """The command that has these settings."""
-    words = ["python", "-m", "benchmarks.coco"]
-    for field in dataclasses.fields(Command):
-        given, default = (
-            list(map(str, value)) if isinstance(value, list | tuple) else [str(value)]
-            for value in (settings[field.name], field.default)
-        )
-        if given != default:
-            words += [cli.option(field.name), *given]
-    return shlex.join(words)
 
 
 def cell(shares: np.ndarray, rival: np.ndarray | None) -> str:

@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,16 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def write_page(
+    folder: Path, content: dict[str, Any], page: Callable[[dict[str, Any]], str]
+) -> None:
+    """``results.json``, and ``table.md``, which follows from it, on the screen, too."""
+    write_json(folder / "results.json", content)
+    text = page(content)
+    write_text(folder / "table.md", text)
+    print(text)
 
 
 def non_finite(record: dict[str, Any]) -> list[str]:

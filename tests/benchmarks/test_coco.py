@@ -15,6 +15,7 @@ import pytest
 import tyro
 
 import qiaso_jax
+from benchmarks import cli
 from benchmarks.cli import UserError
 from benchmarks.coco import __main__ as coco
 from benchmarks.coco import ecdf, reference, tasks
@@ -299,12 +300,15 @@ def test_the_best_of_2009_is_what_was_published():
 
 
 def test_a_table_says_how_it_is_typed():
+    def said(settings):
+        return cli.typed("benchmarks.coco", coco.Command, settings)
+
     settings = dataclasses.asdict(coco.Command())
-    assert coco.invocation(settings) == "python -m benchmarks.coco"
+    assert said(settings) == "python -m benchmarks.coco"
     typed = ["--dimensions", "2", "3", "--methods", "minimize", "cma, bipop"]
     given = tyro.cli(coco.Command, args=typed)
     settings = json.loads(json.dumps(dataclasses.asdict(given), default=str))
-    assert shlex.split(coco.invocation(settings)) == [
+    assert shlex.split(said(settings)) == [
         *("python", "-m", "benchmarks.coco"),
         *typed,
     ]

@@ -50,6 +50,8 @@ def ends(size, spread, values, window, best_before=jnp.inf, worst=1.0):
         (5, 5e-7, 1e-8, True),
         (5, 5e-7, 2.5e-13, False),  # by their squares: they go on to eleven digits
         (5, 2e-6, 5e-7, False),
+        (9, 5e-7, 4e-7, True),
+        (10, 5e-7, 4e-7, False),
         (5, 5e-7, 2e-6, False),
         (20, 5e-7, 2e-6, True),  # values differ by more than points
         (20, 5e-7, 4e-7, False),  # or by as much, along a sharp ridge, which is long
@@ -70,8 +72,8 @@ def test_a_run_gives_up_far_behind_the_best(best_before, ended):
     assert ends(5, 0.1, 1e-3, 1e-3, best_before, jnp.inf) == (False, False)
 
 
-def next_arm(size, budget, large, annealed=0, lead=None, rough=False):
-    """Of the next run, after so many of two arms; annealing leads by ``lead``."""
+def next_run(size, budget, large, annealed=0, lead=None, rough=False, left=None):
+    """After so many runs of two arms; annealing leads by ``lead``."""
     plan = plan_of(size, budget)
     arms = restarts.no_arms(jnp.float32)
     best = arms.best.at[LARGE].set(1.0)
@@ -86,8 +88,12 @@ def next_arm(size, budget, large, annealed=0, lead=None, rough=False):
         scale=jnp.ones(()),
         rough=jnp.asarray(rough),
     )
-    left = jnp.asarray(budget * 8 // 10)
-    return int(restarts.next_run(jax.random.key(0), plan, arms, run, left).arm)
+    left = jnp.asarray(budget * 8 // 10 if left is None else left)
+    return restarts.next_run(jax.random.key(0), plan, arms, run, left)
+
+
+def next_arm(*of_arms, **settings):
+    return int(next_run(*of_arms, **settings).arm)
 
 
 def test_annealing_waits_for_two_runs_unless_its_probe_is_cheap():
@@ -100,6 +106,16 @@ def test_annealing_waits_for_two_runs_unless_its_probe_is_cheap():
 def test_annealing_goes_on_at_once_where_it_leads_by_far():
     assert next_arm(5, 50_000, large=1, annealed=1, lead=0.03) == ANNEALED
     assert next_arm(5, 50_000, large=1, annealed=1, lead=0.01) == LARGE
+
+
+@pytest.mark.parametrize(("left", "candidates"), [(14_000, 112), (13_600, 84)])
+def test_annealing_takes_nine_tenths_of_what_is_left(left, candidates):
+    # Of 30 coordinates, 110 steps of whole pairs: 28 at first, and then 112.
+    run = next_run(30, 30_000, large=1, annealed=1, lead=0.03, left=left)
+    assert run.arm == ANNEALED
+    assert run.annealing == 110
+    assert run.candidates == candidates
+    assert 110 * candidates <= 0.9 * left < 110 * (candidates + 28)
 
 
 def test_no_run_of_many_searches_ends_in_its_first_step():
