@@ -1,6 +1,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -29,8 +30,11 @@ def test_methods_of_evosax_begin_at_the_start_and_descend(method):
             float(search(lambda x: ((x - 2) ** 2).sum(), number, np.full(12, 9.0), 0))
             for number in (11, 2_000)
         )
+        # Of so many values the least is near −1, and the least of eleven is not.
+        least = float(search(lambda x: jnp.sin(1e3 * x.sum()), 2_000, np.ones(12), 0))
     assert 200 < first < 12 * 7**2
     assert 0 <= last < 1
+    assert -1 <= least < -1 + 1e-4
 
 
 def test_the_command(monkeypatch, tmp_path, capsys):
