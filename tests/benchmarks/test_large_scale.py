@@ -37,6 +37,12 @@ def test_methods_of_evosax_begin_at_the_start_and_descend(method):
     assert -1 <= least < -1 + 1e-4
 
 
+def test_the_stored_table_is_what_the_stored_numbers_give():
+    folder = large_scale.Command().output
+    content = json.loads((folder / "results.json").read_text())
+    assert large_scale.page(content) == (folder / "table.md").read_text()
+
+
 def test_the_command(monkeypatch, tmp_path, capsys):
     found = iter([1.0, 5.0, 2.0])
     monkeypatch.setattr(large_scale, "METHODS", {"ours": lambda *_: 3.0})

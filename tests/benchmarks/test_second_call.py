@@ -33,7 +33,9 @@ def test_the_command(tmp_path, capsys):
     )
 
 
-def test_the_stored_table_is_what_the_stored_numbers_give():
-    folder = second_call.Command().output
-    content = json.loads((folder / "results.json").read_text())
-    assert second_call.page(content) == (folder / "table.md").read_text()
+def test_stored_tables_are_what_the_stored_numbers_give():
+    stored = sorted(second_call.Command().output.rglob("results.json"))
+    assert len(stored) == 2
+    for path in stored:
+        content = json.loads(path.read_text())
+        assert second_call.page(content) == (path.parent / "table.md").read_text()
