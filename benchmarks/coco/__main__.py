@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -74,6 +74,9 @@ class Command:
     evaluations: tuple[int, ...] = (100, 1000)
     """Times the dimension; the last one is the budget."""
     processes: int = 2
+    again: tuple[str, ...] = ()
+    """Of the methods, those to measure; runs of the others are kept, as results.json in
+    the output folder has them. None for all."""
 
 
 def main(command: Command) -> None:
@@ -99,28 +102,73 @@ def main(command: Command) -> None:
             dimension,
             function,
             tuple(range(first, last + 1)),
-            reports(dimension, command.evaluations),
+            tuple(reports(dimension, command.evaluations)),
         )
         for dimension in command.dimensions
         for method in command.methods
         for function in command.functions or every
     ]
-    runs = []
-    for task, found in zip(tasks, measured(tasks, command.processes), strict=True):
-        reached = np.mean([share(row[-1]) for row in found])
+    _require_among("again", command.again, command.methods)
+    kept = kept_runs(command, tasks) if command.again else Kept({}, {})
+    due = [task for task in tasks if task not in kept.runs]
+    found = dict(kept.runs)
+    for task, differences in zip(due, measured(due, command.processes), strict=True):
+        reached = np.mean([share(row[-1]) for row in differences])
         progress(f"{task.dimension}-D f{task.function} {task.method}: {reached:.2f}")
-        runs.append(task._asdict() | {"differences": found})
+        found[task] = differences
+    runs = [task._asdict() | {"differences": found[task]} for task in tasks]
     content = records.provenance()
     for package in ("cma", "scipy", "coco-experiment"):
         content["versions"][package] = importlib.metadata.version(package)
     settings = dataclasses.asdict(command) | {"output": str(command.output)}
     content |= {"command": "python -m benchmarks.coco", "settings": settings}
+    content |= {"kept": kept.written} if kept.written else {}
     content |= {"runs": runs}
     records.write_text(command.output / "results.json", lines(content))
     text = page(content)
     records.write_text(command.output / "table.md", text)
     plot.save(ecdf.figure(content, ecdf.stored()), command.output / "ecdf")
     print(text)
+
+
+class Kept(NamedTuple):
+    """Runs that are not measured anew.
+
+    Attributes:
+      runs: differences, by task.
+      written: by method, when, and by what revision, they were measured.
+    """
+
+    runs: Mapping[Task, list[list[float]]]
+    written: Mapping[str, Mapping[str, str]]
+
+
+def kept_runs(command: Command, tasks: Sequence[Task]) -> Kept:
+    """Those of the methods that are not to be measured again."""
+    path = command.output / "results.json"
+    if not path.exists():
+        raise cli.UserError(f"--again needs the other methods' runs, in {path}.")
+    content = json.loads(path.read_text())
+    stored = {}
+    for run in content["runs"]:
+        instances, every = tuple(run["instances"]), tuple(run["reports"])
+        task = Task(**{key: run[key] for key in Task._fields})
+        task = task._replace(instances=instances, reports=every)
+        stored[task] = run["differences"]
+    own = {key: content[key] for key in ("date", "revision")}
+    runs, written = {}, {}
+    for task in tasks:
+        if task.method in command.again:
+            continue
+        if task not in stored:
+            raise cli.UserError(
+                f"--again {' '.join(command.again)}: {path} has no run of "
+                f"{task.method} on f{task.function} in {task.dimension}-D with these "
+                "instances and evaluations, which could be kept."
+            )
+        runs[task] = stored[task]
+        written[task.method] = content.get("kept", {}).get(task.method, own)
+    return Kept(runs, written)
 
 
 def _require_among(name: str, given: Sequence[Any], known: Collection[Any]) -> None:
@@ -179,6 +227,9 @@ def page(content: Mapping[str, Any]) -> str:
                 "",
                 table(["", *settings["methods"]], rows, numbers=True),
             ]
+    for method, written in content.get("kept", {}).items():
+        day, revision = written["date"][:10], written["revision"]
+        parts += [f"Runs of {method} are those of {day}, revision {revision}.", ""]
     typed = cli.typed("benchmarks.coco", Command, settings)
     parts.append(f"Written by `{typed}`.")
     return "\n".join(parts) + "\n"

@@ -29,6 +29,7 @@ from benchmarks.harness import records
 from benchmarks.markdown import table
 from qiaso_jax.search import adaptive, covariance, restarts
 from qiaso_jax.search.covariance import DIAGONAL, FULL, Kind
+from qiaso_jax.search.restarts import UNLIMITED
 
 REFERENCE = "as it is"
 NOTES = """\
@@ -39,11 +40,13 @@ more it is with one part changed, and the standard error of that, paired by func
 and instance.
 
 - *logarithmic weights*: those of CMA-ES, its negative ones too, with its own learning
-  rates and damping, in the place of exponential weights of ranks.
+  rates, in the place of exponential weights of ranks.
 - *η = 3*, *η = 8*: of the exponential weights, in the place of 5.
 - *no negative weights*: candidates worse than the prior do not push C away.
 - *diagonal*: `covariance="diagonal"`. *isotropic*: C stays the identity.
-- *determinant free*: C does not keep its determinant.
+- *path alone*: σ goes by the length of its path, and not by the second moment, too.
+- *not halved*: σ stays where nothing better is found.
+- *determinant free*: C does not keep its determinant, and σ goes by its path alone.
 - *no restarts*: `restarts=0`. *no annealed arm*: doubling and small runs alone.
 - *none gives up*: a run goes on however far it is behind the best.
 """
@@ -88,6 +91,10 @@ def _root_alone(gaussian):
     return gaussian.covariance, scale * root, jnp.ones_like(scale)
 
 
+def _path_alone(kind, size, mass, of=covariance.rates):
+    return of(kind, size, mass)._replace(volume=jnp.zeros_like(mass))
+
+
 class Variant(NamedTuple):
     """A change of the search.
 
@@ -108,7 +115,6 @@ VARIANTS = {
             (covariance, "tempered", tempered),
             (covariance, "RANK_ONE", 1.0),
             (covariance, "RANK_MU", 1.0),
-            (covariance, "UNDAMPED", 0.0),
         ]
     ),
     "η = 3": Variant([(adaptive, "ETA", 3.0)]),
@@ -116,7 +122,12 @@ VARIANTS = {
     "no negative weights": Variant([(covariance, "tempered", _nothing_pushes_away)]),
     "diagonal": Variant(plan={"kind": DIAGONAL}),
     "isotropic": Variant([(covariance, "RANK_ONE", 0.0), (covariance, "RANK_MU", 0.0)]),
-    "determinant free": Variant(plan={"kind": FULL._replace(renewed=_root_alone)}),
+    "path alone": Variant([(covariance, "rates", _path_alone)]),
+    "not halved": Variant([(restarts, "HALVED", (UNLIMITED, 0))]),
+    "determinant free": Variant(
+        [(covariance, "rates", _path_alone)],
+        {"kind": FULL._replace(renewed=_root_alone)},
+    ),
     "no restarts": Variant(plan={"restarts": 0}),
     "no annealed arm": Variant([(restarts, "AFFORDED", 0.0)]),
     "none gives up": Variant([(restarts, "BEHIND", math.inf)]),

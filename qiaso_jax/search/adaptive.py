@@ -236,6 +236,7 @@ def told(
     before, merits = feasibility.merits(state.run, values, violations)
     level = _level(state.level, values)
     run = restarts.told(before, merits, plan.least, level if plan.noisy else None)
+    gaussian = restarts.halved(plan, run, gaussian, merits)
     leads = run.value <= jnp.min(state.arms.best)
     is_lower = (level <= state.mean_level) & (run.annealing <= 0)
     mean = jnp.where(is_lower, gaussian.mean, state.mean)

@@ -4,7 +4,8 @@ Candidates are u_k = m + σ y_k with y_k ~ 𝒩(0, C), wider where a least sprea
 for. Exponential weights p_k of their ranks (Eq 16) give the expected displacement (Eq
 2), and the expected second moment in the same way; step size and learning rates are
 those of CMA-ES (Hansen, *The CMA Evolution Strategy: A Tutorial*, 2016) with μ_eff =
-1/Σ p². C keeps its determinant: how far the candidates go is σ's to say.
+1/Σ p². C keeps its determinant: how far the candidates go is σ's to say, and what the
+second moment tells of it moves σ.
 """
 
 import math
@@ -20,9 +21,6 @@ LAZY = 0.5
 RANK_ONE, RANK_MU = 1.5, 3.0
 """Learning rates in units of Hansen's: Σ |p − q| is about 1, where his weights, those
 that push away included, have about 2; and both were measured on ``bbob``."""
-
-UNDAMPED = 0.3
-"""How much less than his is the damping of σ in up to ten dimensions, measured too."""
 
 
 class Gaussian(NamedTuple):
@@ -56,10 +54,13 @@ class Moments(NamedTuple):
     Attributes:
       first: Σ p_k z_k, with y = √C z, shape ``[N]``.
       second: Σ w_k y_k y_kᵀ, its diagonal, or what else C is learnt from.
+      volume: Σ max(w_k, 0) (‖z_k‖²/N − 1), a scalar; of expectation 0 where nothing is
+        selected.
     """
 
     first: jax.Array
     second: Any
+    volume: jax.Array
 
 
 class Rates(NamedTuple):
@@ -68,7 +69,8 @@ class Rates(NamedTuple):
     Attributes:
       mass: μ_eff.
       sigma: of the path of σ.
-      damping: of log σ.
+      damping: of log σ, by its path.
+      volume: of log σ, by the second moment.
       path: of the path of m.
       rank_one: of C, by the path of m.
       rank_mu: of C, by the second moment.
@@ -77,6 +79,7 @@ class Rates(NamedTuple):
     mass: jax.Array
     sigma: jax.Array
     damping: jax.Array
+    volume: jax.Array
     path: jax.Array
     rank_one: jax.Array
     rank_mu: jax.Array
@@ -170,17 +173,22 @@ DIAGONAL = Kind(
 
 
 def rates(kind: Kind, size: int, mass: jax.Array) -> Rates:
-    """Those of Hansen (2016, table 1) for μ_eff = ``mass``, but for three factors."""
+    """Those of Hansen (2016, table 1) for μ_eff = ``mass``, but for two factors.
+
+    And but for σ, whose logarithm moves by what C's volume would change by, too, as far
+    as μ_eff candidates tell of N variances: where they are many, they say more of it
+    than the path does.
+    """
     n, quicker = size, kind.acceleration(size)
     sigma = (mass + 2) / (n + mass + 5)
-    least = 1 - UNDAMPED * min(1, 10 / n) ** 2
-    damping = least + 2 * jnp.maximum(0, jnp.sqrt((mass - 1) / (n + 1)) - 1) + sigma
+    damping = 1 + 2 * jnp.maximum(0, jnp.sqrt((mass - 1) / (n + 1)) - 1) + sigma
     path = (4 + mass / n) / (n + 4 + 2 * mass / n)
     rank_one = quicker * 2 / ((n + 1.3) ** 2 + mass)
     rank_one = jnp.minimum(0.5, RANK_ONE * rank_one)
     rank_mu = quicker * 2 * (0.25 + mass + 1 / mass - 2) / ((n + 2) ** 2 + mass)
     rank_mu = jnp.minimum(1 - rank_one, RANK_MU * rank_mu)
-    return Rates(mass, sigma, damping, path, rank_one, rank_mu)
+    volume = jnp.minimum(1, mass / n) * rank_mu / 2
+    return Rates(mass, sigma, damping, volume, path, rank_one, rank_mu)
 
 
 def begun(kind: Kind, mean: jax.Array, sigma: jax.Array) -> Gaussian:
@@ -238,10 +246,11 @@ def moments(
       w: their weights in C, shape ``[K]``.
     """
     # As in active CMA: a candidate far away that is bad says little of C near by.
-    length = z.shape[1] / jnp.maximum(jnp.sum(z**2, axis=1), 1e-12)
-    w = jnp.where(w < 0, w * length, w)
+    squares = jnp.maximum(jnp.mean(z**2, axis=1), 1e-12)
+    volume = jnp.maximum(w, 0) @ (squares - 1)
+    w = jnp.where(w < 0, w / squares, w)
     y = jax.vmap(kind.spread, (None, 0))(gaussian.root, z)
-    return Moments(p @ z, kind.product(gaussian, w, y))
+    return Moments(p @ z, kind.product(gaussian, w, y), volume)
 
 
 def collapsed(
@@ -280,6 +289,7 @@ def collapsed(
     along = kind.product(gaussian, jnp.ones(1, mean.dtype), path[None])
     covariance = kind.moved(gaussian, rate, kept + lost, along, found.second)
     exponent = rate.sigma / rate.damping * (length / typical - 1)
+    exponent += rate.volume * found.volume
     sigma = sigma * jnp.exp(jnp.minimum(exponent, 1))
     period = LAZY / (size * (rate.rank_one + rate.rank_mu))
     due = jnp.mod(age, jnp.maximum(1, period.astype(jnp.int32))) == 0

@@ -23,6 +23,10 @@ are all small, in their unit."""
 NARROW = 1e-12
 """A spread of this part of the first one has converged."""
 
+AGREED = 1e-3
+"""And so have values, where the best of the last steps differ by less than this part of
+what the first ones do."""
+
 DIGITS = 1e-6
 """Where another may follow, a run has converged on a rough function whose spread is
 this part of the first one, and whose values differ by no more: the digits that are left
@@ -73,6 +77,10 @@ is not rough, but has hollows that are smooth: these it sees over,"""
 AHEAD = 0.02
 """and goes on at once where it leads by this part of how values differ at the start."""
 
+HALVED = (10, 2)
+"""σ is halved whenever a run has found nothing better in so many steps, and N times so
+many."""
+
 STALLED = 80
 """Under noise K is doubled once the level of values has fallen no more for so many
 steps of it,"""
@@ -109,7 +117,7 @@ class Run(NamedTuple):
       spent: that it had, int32.
       best: its least merit: value, or violation before a candidate was feasible; under
         noise the least level of values.
-      gained: ``spent`` when it was found.
+      gained: ``spent`` when it was found, or when annealing ended.
       scale: largest difference of finite values in its first step; 0 before it.
       recent: the least values of its last steps, shape ``[W]``, ``inf`` before there
         are. No NaN, whose minimum under ``vmap`` XLA does not always take for one.
@@ -252,11 +260,34 @@ def told(
         annealing=jnp.maximum(run.annealing - 1, -1),
         spent=spent,
         best=jnp.minimum(run.best, reached),
-        gained=jnp.where(reached < run.best, spent, run.gained),
+        gained=jnp.where((reached < run.best) | has_annealed, spent, run.gained),
         scale=jnp.where(run.scale > 0, run.scale, jnp.maximum(highest - lowest, 0)),
         recent=jnp.roll(run.recent, 1).at[0].set(lowest),
         flat=jnp.where(is_flat, run.flat + 1, 0),
     )
+
+
+def halved(plan: Plan, run: Run, gaussian: Gaussian, values: jax.Array) -> Gaussian:
+    """With half the spread, where a run has found nothing better for a while.
+
+    On rugged functions ranks say little as long as candidates are far apart, and σ
+    would stay. Where most have no value it stays, to find those that have; and under
+    noise it is more candidates that are wanted: see ``enlarged``.
+
+    Args:
+      plan: of the search.
+      run: after a step.
+      gaussian: likewise.
+      values: of the step, infinite beyond its candidates.
+    """
+    if plan.noisy:
+        return gaussian
+    period = HALVED[0] + HALVED[1] * plan.size
+    steps = (run.spent - run.gained) // run.candidates
+    due = (steps > 0) & (steps % period == 0) & (run.annealing < 0)
+    due &= 2 * jnp.sum(jnp.isfinite(values)) >= run.candidates
+    factor = jnp.where(due, 0.5, 1).astype(gaussian.sigma.dtype)
+    return gaussian._replace(sigma=factor * gaussian.sigma)
 
 
 def enlarged(
@@ -327,7 +358,10 @@ def ended(
     settled &= jnp.sum(arms.runs) < plan.restarts
     narrow |= settled & (spread < DIGITS * run.sigma)
     is_flat = run.flat >= jnp.where(leaves, run.recent.size, FLAT)
-    converged = (one_value | narrow) & (run.annealing < 0) | is_flat & (run.scale > 0)
+    # Where the best still differ, values are noise as near as points can be.
+    among = jnp.max(run.recent, where=jnp.isfinite(run.recent), initial=lowest) - lowest
+    at_one = narrow & (among <= AGREED * run.scale)
+    converged = (one_value | at_one) & (run.annealing < 0) | is_flat & (run.scale > 0)
     patience = 100 * run.candidates + 100 * size**1.5
     stagnant = run.spent - run.gained > patience.astype(jnp.int32)
     # More candidates are what it takes, where it still is and not elsewhere.
@@ -340,7 +374,7 @@ def ended(
     follows = (_affordable(plan, larger, left) > 0) & (arms.runs[ANNEALED] == 0)
     follows &= _is_ahead(arms, run.value)
     lost = has_cooled & (follows | (run.value >= jnp.min(arms.best)))
-    others = is_flat | (stagnant & (run.annealing < 0))
+    others = is_flat | ((stagnant | narrow) & (run.annealing < 0))
     behind = run.best - jnp.min(arms.best) > BEHIND * apart
     lost |= behind & run.is_feasible & (run.annealing < 0)
     spent = run.spent >= run.limit

@@ -236,6 +236,26 @@ def test_the_command(monkeypatch, tmp_path, capsys):
     assert coco.page(content) == page
     assert (tmp_path / "ecdf.svg").exists()
 
+    # Kept is what is stored, whatever it is.
+    for run in content["runs"]:
+        run["differences"] = [[2.0 for _ in row] for row in run["differences"]]
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    coco.main(dataclasses.replace(command, again=("random search",)))
+    again = json.loads((tmp_path / "results.json").read_text())
+    assert [run["method"] for run in again["runs"]] == (
+        3 * ["random search"] + 3 * ["cma"]
+    )
+    for run in again["runs"]:
+        assert (run["differences"][0][0] == 2) == (run["method"] == "cma")
+    written = {key: content[key] for key in ("date", "revision")}
+    assert again["kept"] == {"cma": written}
+    assert content["date"][:10] in coco.page(again)
+    assert "--again 'random search'" in coco.page(again)
+    with pytest.raises(UserError, match="no run of cma on f4 in 2-D"):
+        coco.main(
+            dataclasses.replace(command, again=("random search",), functions=(4,))
+        )
+
 
 @pytest.mark.parametrize(
     ("given", "sentence"),
@@ -245,6 +265,8 @@ def test_the_command(monkeypatch, tmp_path, capsys):
         ({"functions": (25,)}, "--functions must be among 1, 2,"),
         ({"suite": "bbob-noisy", "functions": (116,)}, "--functions must be among"),
         ({"dimensions": (80,)}, "--dimensions must be among 2, 3,"),
+        ({"again": ("simplex",)}, "--again must be among"),
+        ({"again": ("cma",)}, "--again needs the other methods' runs, in"),
     ],
 )
 def test_bad_arguments_are_refused(tmp_path, given, sentence):

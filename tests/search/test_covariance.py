@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qiaso_jax import MinimizeStatus, minimize
 from qiaso_jax.search import covariance
 from qiaso_jax.search.covariance import DIAGONAL, FULL
 from qiaso_jax.search.low_rank import LOW_RANK
@@ -93,7 +94,12 @@ def test_one_step_by_numpy(kind):
     np.testing.assert_allclose(after.path, path / np.sqrt(scale), rtol=1e-10)
     np.testing.assert_allclose(after.path_sigma, p_sigma, rtol=1e-10)
     np.testing.assert_allclose(after.mean, before.mean + 0.7 * (p @ y), rtol=1e-10)
-    growth = c_sigma / rate.damping * (np.linalg.norm(p_sigma) / typical - 1)
+    damping = 1 + 2 * max(0, np.sqrt((mass - 1) / (n + 1)) - 1) + c_sigma
+    growth = c_sigma / damping * (np.linalg.norm(p_sigma) / typical - 1)
+    # Half the change of log det C / N by those that are better, C being the identity.
+    better = np.maximum(w, 0)[:, None, None] * z[:, :, None] * z[:, None, :]
+    change = np.trace(better.sum(axis=0)) / n - np.maximum(w, 0).sum()
+    growth += min(1, mass / n) * rate.rank_mu * change / 2
     np.testing.assert_allclose(after.sigma, 0.7 * np.exp(growth), rtol=1e-10)
 
 
@@ -109,6 +115,26 @@ def test_the_root_is_one_and_keeps_the_determinant(kind):
     np.testing.assert_allclose(full @ full.T, matrix, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(float(scale) ** 2 * matrix, before, atol=1e-12)
     assert np.linalg.det(matrix) == pytest.approx(1)
+
+
+def test_many_candidates_take_fewer_steps():
+    """The variance of those that are better tells more than the path of the mean."""
+
+    def steps(number):
+        result = minimize(
+            lambda x: jnp.sum(x**2),
+            jnp.full(5, 3.0),
+            sigma=2.0,
+            num_candidates=number,
+            max_evaluations=400 * number,
+            target=1e-8,
+            restarts=0,
+        )
+        assert result.status == MinimizeStatus.TARGET_REACHED
+        return int(result.nit)
+
+    few, many = steps(8), steps(128)
+    assert many < 0.8 * few
 
 
 @functools.cache

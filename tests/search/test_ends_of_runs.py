@@ -72,6 +72,54 @@ def test_a_run_gives_up_far_behind_the_best(best_before, ended):
     assert ends(5, 0.1, 1e-3, 1e-3, best_before, jnp.inf) == (False, False)
 
 
+@pytest.mark.parametrize(("window", "converged"), [(1e-4, True), (0.1, False)])
+def test_a_narrow_run_has_converged_if_its_best_values_agree(window, converged):
+    assert ends(20, 1e-13, 1.0, window) == (converged, True)
+
+
+@pytest.mark.parametrize(
+    ("steps", "change", "factor"),
+    [
+        (0, {}, 1),
+        (19, {}, 1),
+        (20, {}, 0.5),
+        (21, {}, 1),
+        (40, {}, 0.5),
+        (20, {"size": 6}, 1),
+        (22, {"size": 6}, 0.5),
+        (20, {"annealing": 0}, 1),
+        (20, {"noisy": True}, 1),
+        (20, {"known": 3}, 1),
+        (20, {"known": 4}, 0.5),
+    ],
+)
+def test_the_spread_is_halved_where_nothing_better_is_found(steps, change, factor):
+    size = change.get("size", 5)
+    plan = plan_of(size, 1000)._replace(noisy=change.get("noisy", False))
+    run = restarts.first_run(plan.least, size, jnp.float32)._replace(
+        annealing=jnp.asarray(change.get("annealing", -1)),
+        candidates=jnp.asarray(8),
+        gained=jnp.asarray(80),
+        spent=jnp.asarray(80 + 8 * steps),
+    )
+    gaussian = covariance.begun(covariance.FULL, jnp.zeros(size), jnp.asarray(0.6))
+    values = jnp.where(jnp.arange(16) < change.get("known", 8), 1.0, jnp.inf)
+    after = restarts.halved(plan, run, gaussian, values)
+    assert float(after.sigma) == pytest.approx(0.6 * factor)
+
+
+def test_what_annealing_found_is_left_the_time_to_be_refined():
+    run = restarts.first_run(8, 5, jnp.float32)._replace(
+        annealing=jnp.asarray(1),
+        candidates=jnp.asarray(64),
+        spent=jnp.asarray(64 * 59),
+        best=jnp.asarray(-1.0),
+    )
+    after = restarts.told(run, jnp.arange(64.0), 8)
+    assert after.candidates == 8
+    assert after.gained == after.spent == 64 * 60
+
+
 def next_run(size, budget, large, annealed=0, lead=None, rough=False, left=None):
     """After so many runs of two arms; annealing leads by ``lead``."""
     plan = plan_of(size, budget)

@@ -1,5 +1,6 @@
 import itertools
 import pickle
+from functools import partial
 
 import chex
 import jax
@@ -112,12 +113,25 @@ def test_one_value_among_missing_ones_is_no_plateau():
     def mostly_nowhere(x):
         return jnp.where(jnp.all(jnp.abs(x - 1) < 0.35), sphere(x), jnp.nan)
 
-    result = minimize(
-        mostly_nowhere, jnp.full(2, 1.3), sigma=1.0, max_evaluations=9_000, restarts=0
-    )
+    @jax.jit
+    @jax.vmap
+    def searched(key):
+        return minimize(
+            mostly_nowhere,
+            jnp.full(2, 1.3),
+            sigma=1.0,
+            max_evaluations=9_000,
+            restarts=0,
+            key=key,
+        )
+
+    result = searched(jnp.arange(40))
     known = result.history.num_candidates - result.history.num_nonfinite
-    assert (known[:10] <= 1).sum() >= 2
-    assert result.fun < 2 * 0.35**2 * 1.01
+    known = jnp.where(jnp.arange(known.shape[1]) < 10, known, 9)
+    found = result.fun < 2 * 0.35**2 * 1.01
+    # Two steps without any value end a run, and that may be its first ones.
+    assert found.mean() > 0.5
+    assert ((known == 1).sum(axis=1) >= 2)[found].mean() > 0.2
 
 
 def test_where_nothing_is_finite_the_search_begins_elsewhere():
@@ -132,8 +146,8 @@ def test_where_nothing_is_finite_the_search_begins_elsewhere():
 
 def test_a_run_without_gain_ends():
     def noise(x):
-        bits = jax.lax.bitcast_convert_type(x[0], jnp.uint32)
-        return jax.random.uniform(jax.random.key(bits))
+        bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+        return jax.random.uniform(jax.random.fold_in(jax.random.key(bits[0]), bits[1]))
 
     result = minimize(
         noise, jnp.zeros(2), sigma=1.0, max_evaluations=50_000, restarts=0
@@ -153,18 +167,20 @@ def test_finding_the_same_again_ends_the_search():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_it_converges_as_far_as_the_precision_goes(dtype):
     with jax.enable_x64(dtype == jnp.float64):
-        result = minimize(
+        search = partial(
+            minimize,
             lambda x: 5 + sphere(x),
             jnp.zeros(3, dtype),
             sigma=1.0,
             max_evaluations=20_000,
             restarts=0,
         )
+        result = jax.jit(jax.vmap(lambda key: search(key=key)))(jnp.arange(20))
         epsilon = float(jnp.finfo(dtype).eps)
-        assert result.success
+        assert (result.status == MinimizeStatus.CONVERGED).all()
         assert result.x.dtype == result.fun.dtype == dtype
-        assert abs(float(result.fun) - 5) <= 20 * epsilon
-        assert result.nfev < 3_000
+        assert np.median(abs(result.fun - 5)) <= 20 * epsilon
+        assert (result.nfev < 3_000).all()
 
 
 @pytest.mark.nightly
