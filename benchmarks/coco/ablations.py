@@ -40,7 +40,7 @@ more it is with one part changed, and the standard error of that, paired by func
 and instance.
 
 - *logarithmic weights*: those of CMA-ES, its negative ones too, with its own learning
-  rates, in the place of exponential weights of ranks.
+  rates and damping, in the place of exponential weights of ranks.
 - *η = 3*, *η = 8*: of the exponential weights, in the place of 5.
 - *no negative weights*: candidates worse than the prior do not push C away.
 - *diagonal*: `covariance="diagonal"`. *isotropic*: C stays the identity.
@@ -115,6 +115,7 @@ VARIANTS = {
             (covariance, "tempered", tempered),
             (covariance, "RANK_ONE", 1.0),
             (covariance, "RANK_MU", 1.0),
+            (covariance, "UNDAMPED", 0.0),
         ]
     ),
     "η = 3": Variant([(adaptive, "ETA", 3.0)]),
