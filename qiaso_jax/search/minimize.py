@@ -76,7 +76,17 @@ def minimize(
 
     where candidates that are worse than the prior's 1/K push C away. σ follows the
     length of the path of m, and all rates those of CMA-ES (Hansen 2016) with
-    :math:`μ_\mathrm{eff} = 1/\sum p^2`; C keeps its determinant.
+    :math:`μ_\mathrm{eff} = 1/\sum p^2`; C keeps its determinant, and where
+    :math:`μ_\mathrm{eff} > N` candidates tell of N variances, log σ takes its part of
+
+    .. math::
+        \min(μ_\mathrm{eff}/N - 1,\, 1)\; \tfrac{c_μ}{2}
+          \sum_k \max(p_k - 1/K,\, 0) \left(\|z_k\|^2/N - 1\right),
+          \qquad δ_k = σ \sqrt{C} z_k,
+
+    which has the expectation 0 where nothing is selected. σ is halved whenever a run
+    has found nothing better in 10 + 2 N steps: on a rugged function ranks say little
+    as long as candidates are far apart.
 
     The tunnelling of the search are restarts. A run ends where values, or points,
     differ no more; on a rough function where they do so in the seventh digit only, or
