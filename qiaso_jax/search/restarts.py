@@ -20,6 +20,9 @@ RESOLUTION = {64: 1e-11, 32: 1e-9}
 """Values that differ by less are one value, by the bits of their precision; where they
 are all small, in their unit."""
 
+SAME = 1e3
+"""And those of two runs, by less than so many times that."""
+
 NARROW = 1e-12
 """A spread of this part of the first one has converged."""
 
@@ -402,10 +405,16 @@ def _is_ahead(arms: Arms, annealed: jax.Array) -> jax.Array:
     return others - annealed > AHEAD * arms.scale
 
 
+def tolerance(arms: Arms, best: jax.Array) -> jax.Array:
+    """What values may differ by from the best one that a run found, and be the same."""
+    unit = jnp.maximum(jnp.minimum(arms.scale, 1), jnp.abs(best))
+    return SAME * _resolution(best.dtype) * unit
+
+
 def counted(arms: Arms, run: Run, end: End) -> Arms:
     """With one more run that has ended."""
     best = jnp.min(arms.best)
-    near = 1e3 * _resolution(run.best.dtype) * jnp.maximum(1, jnp.abs(best))
+    near = tolerance(arms, best)
     is_better = run.value < best - near
     is_same = end.converged & run.is_feasible & (run.value <= best + near)
     return Arms(

@@ -150,6 +150,8 @@ def with_best(
 ) -> SearchState:
     """With a point, shape ``[N]``, if it is better than the best before.
 
+    Where that has converged, what is lower by rounding has, too.
+
     Args:
       state: before.
       u: the point.
@@ -157,11 +159,13 @@ def with_best(
       violation: likewise.
     """
     is_better = (violation < state.violation) | (value < state.best_value)
+    near = restarts.tolerance(state.arms, state.best_value)
+    is_another = (violation < state.violation) | (value < state.best_value - near)
     return state._replace(
         best=jnp.where(is_better, u, state.best),
         best_value=jnp.minimum(value, state.best_value),
         violation=jnp.minimum(violation, state.violation),
-        has_converged=state.has_converged & ~is_better,
+        has_converged=state.has_converged & ~is_another,
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from qiaso_jax import MinimizeStatus, minimize
 from qiaso_jax.search import restarts
 from qiaso_jax.search.restarts import ANNEALED, LARGE, SMALL
+from qiaso_jax.search.state import with_best
 
 
 def rastrigin(x):
@@ -45,12 +46,12 @@ def test_the_three_arms():
     *doubled, last = large
     np.testing.assert_array_equal(doubled, 6 * 2 ** np.arange(len(doubled)))
     # Of what is left it is to have ten steps.
-    assert doubled[-1] < last <= 2 * doubled[-1]
+    assert 6 <= last <= 2 * doubled[-1]
     annealed = [number for arm, number, _ in runs if arm == ANNEALED]
     assert annealed[:2] == [12, 48]
     assert all(number % 12 == 0 for number in annealed)
     small = [(number, sigma) for arm, number, sigma in runs if arm == SMALL]
-    assert all(6 <= number <= large[-1] for number, _ in small)
+    assert all(6 <= number <= doubled[-1] for number, _ in small)
     assert all(number % 6 == 0 for number, _ in small)
     assert all(0.01 <= sigma <= 1 for _, sigma in small)
     assert {sigma for arm, _, sigma in runs if arm != SMALL} == {1.0}
@@ -184,6 +185,28 @@ def test_it_converges_as_far_as_the_precision_goes(dtype):
         assert result.x.dtype == result.fun.dtype == dtype
         assert np.median(abs(result.fun - 5)) <= 20 * epsilon
         assert (result.nfev < 3_000).all()
+
+
+@pytest.mark.parametrize(
+    ("scale", "lower", "remains"),
+    [(1.0, 1e-9, True), (1.0, 1e-7, False), (1e-8, 1e-15, False), (1e-8, 1e-17, True)],
+)
+def test_what_is_lower_by_rounding_alone_has_converged(scale, lower, remains):
+    with jax.enable_x64(True):
+        result = minimize(
+            lambda x: scale * sphere(x),
+            jnp.zeros(2),
+            sigma=1.0,
+            max_evaluations=3_000,
+            restarts=0,
+        )
+        assert result.success
+        found = with_best(
+            result.state, jnp.ones(2), result.fun - lower, result.state.violation
+        )
+    assert found.best_value < result.fun
+    np.testing.assert_array_equal(found.best, [1, 1])
+    assert found.has_converged == remains
 
 
 @pytest.mark.nightly
