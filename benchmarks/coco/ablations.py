@@ -27,9 +27,8 @@ from benchmarks.coco import batched
 from benchmarks.coco.problems import GROUPS, box, one_thread, opened, share
 from benchmarks.harness import records
 from benchmarks.markdown import table
-from qiaso_jax.search import adaptive, covariance, restarts
+from qiaso_jax.search import adaptive, covariance, restarts, runs
 from qiaso_jax.search.covariance import DIAGONAL, FULL, Kind
-from qiaso_jax.search.restarts import UNLIMITED
 
 REFERENCE = "as it is"
 NOTES = """\
@@ -124,7 +123,7 @@ VARIANTS = {
     "diagonal": Variant(plan={"kind": DIAGONAL}),
     "isotropic": Variant([(covariance, "RANK_ONE", 0.0), (covariance, "RANK_MU", 0.0)]),
     "path alone": Variant([(covariance, "rates", _path_alone)]),
-    "not halved": Variant([(restarts, "HALVED", (UNLIMITED, 0))]),
+    "not halved": Variant([(runs, "HALVED", (runs.UNLIMITED, 0))]),
     "determinant free": Variant(
         [(covariance, "rates", _path_alone)],
         {"kind": FULL._replace(renewed=_root_alone)},
@@ -203,12 +202,11 @@ def main(command: Command) -> None:
         for task in as_completed(tasks):
             found[tasks[task]] = task.result()
             progress(f"{tasks[task].dimension}-D {tasks[task].variant}")
-            runs = [
+            content["runs"] = [
                 each._asdict() | {"differences": found[each]}
                 for each in ablations
                 if each in found
             ]
-            content |= {"runs": runs}
             records.write_json(command.output / "ablations.json", content)
             records.write_text(command.output / "ablations.md", page(found, ablations))
     print(page(found, ablations))

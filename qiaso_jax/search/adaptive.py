@@ -11,13 +11,14 @@ import jax.numpy as jnp
 
 from qiaso_jax import amplitudes
 from qiaso_jax.evaluation import checked_losses
-from qiaso_jax.search import covariance, feasibility, restarts
+from qiaso_jax.search import covariance, feasibility, restarts, runs
 from qiaso_jax.search.coordinates import Coordinates, Outline, Space, outlined
 from qiaso_jax.search.covariance import Gaussian, Moments
 from qiaso_jax.search.method import Method, traceable
 from qiaso_jax.search.plan import Plan
-from qiaso_jax.search.restarts import End, Run
+from qiaso_jax.search.restarts import End
 from qiaso_jax.search.result import MinimizeResult
+from qiaso_jax.search.runs import Run
 from qiaso_jax.search.state import SearchInfo, SearchState, status, with_best
 from qiaso_jax.search.traced import Traced, traced
 
@@ -235,8 +236,8 @@ def told(
     gaussian = jax.tree.map(partial(jnp.where, jnp.any(known)), moved, state.gaussian)
     before, merits = feasibility.merits(state.run, values, violations)
     level = _level(state.level, values)
-    run = restarts.told(before, merits, plan.least, level if plan.noisy else None)
-    gaussian = restarts.halved(plan, run, gaussian, merits)
+    run = runs.told(before, merits, plan.least, level if plan.noisy else None)
+    gaussian = runs.halved(plan, run, gaussian, merits)
     leads = run.value <= jnp.min(state.arms.best)
     is_lower = (level <= state.mean_level) & (run.annealing <= 0)
     mean = jnp.where(is_lower, gaussian.mean, state.mean)
@@ -260,7 +261,7 @@ def told(
     )
     after = after._replace(has_converged=after.has_converged | (leads & end.converged))
     if plan.noisy:
-        run, gaussian = restarts.enlarged(plan, run, gaussian, left)
+        run, gaussian = runs.enlarged(plan, run, gaussian, left)
         after = after._replace(run=run, gaussian=gaussian)
     after = jax.lax.cond(
         end.has_come, partial(_restarted, plan, space, end), lambda state: state, after
@@ -323,7 +324,7 @@ def _log_amplitudes(plan: Plan, run: Run, *ranked: jax.Array) -> jax.Array:
 
 def _annealed(plan: Plan, gaussian: Gaussian, found: Moments) -> Gaussian:
     """The mean moves, and σ shrinks however it fares."""
-    decay = math.log(restarts.COOLING) / restarts.annealing_steps(plan.size)
+    decay = math.log(runs.COOLING) / runs.annealing_steps(plan.size)
     step = covariance.displacement(plan.kind, gaussian, found.first)
     return gaussian._replace(
         mean=gaussian.mean + step, sigma=gaussian.sigma * math.exp(-decay)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from qiaso_jax.search.restarts import Run
+from qiaso_jax.search.runs import Run
 
 
 def violation(found: Any, xp: Any = jnp) -> Any:

@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from qiaso_jax.search import covariance, integers, restarts
+from qiaso_jax.search import covariance, integers, restarts, runs
 from qiaso_jax.search.coordinates import Space
 from qiaso_jax.search.covariance import Gaussian
 from qiaso_jax.search.plan import Plan
-from qiaso_jax.search.restarts import Arms, Run
+from qiaso_jax.search.restarts import Arms
 from qiaso_jax.search.result import MinimizeStatus
+from qiaso_jax.search.runs import Run
 
 
 class SearchInfo(NamedTuple):
@@ -99,7 +100,7 @@ def begun(plan: Plan, space: Space, key: jax.Array) -> SearchState:
         step=none,
         spent=none,
         gaussian=gaussian._replace(least=jnp.where(space.whole, least / unit, 0)),
-        run=restarts.first_run(plan.least, plan.size, dtype),
+        run=runs.first_run(plan.least, plan.size, dtype),
         arms=restarts.no_arms(dtype),
         best=mean,
         best_value=jnp.asarray(jnp.inf, dtype),

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qiaso_jax.search import covariance, restarts
+from qiaso_jax.search import covariance, restarts, runs
 from qiaso_jax.search.coordinates import Space
 from qiaso_jax.search.plan import Plan, default_candidates, largest
-from qiaso_jax.search.restarts import ANNEALED, LARGE
+from qiaso_jax.search.runs import ANNEALED, LARGE
 
 
 def plan_of(size, budget):
@@ -27,7 +27,7 @@ def ends(size, spread, values, window, best_before=jnp.inf, worst=1.0):
     plan = plan_of(size, 1000 * size)
     zeros = jnp.zeros(size)
     space = Space(zeros, zeros + 1, zeros - jnp.inf, zeros + jnp.inf, zeros > 0)
-    run = restarts.first_run(plan.least, size, jnp.float32)
+    run = runs.first_run(plan.least, size, jnp.float32)
     # The last step's least value, and what the others of the window had above it.
     recent = jnp.full_like(run.recent, window).at[0].set(0.0)
     run = run._replace(
@@ -96,7 +96,7 @@ def test_a_narrow_run_has_converged_if_its_best_values_agree(window, converged):
 def test_the_spread_is_halved_where_nothing_better_is_found(steps, change, factor):
     size = change.get("size", 5)
     plan = plan_of(size, 1000)._replace(noisy=change.get("noisy", False))
-    run = restarts.first_run(plan.least, size, jnp.float32)._replace(
+    run = runs.first_run(plan.least, size, jnp.float32)._replace(
         annealing=jnp.asarray(change.get("annealing", -1)),
         candidates=jnp.asarray(8),
         gained=jnp.asarray(80),
@@ -104,18 +104,18 @@ def test_the_spread_is_halved_where_nothing_better_is_found(steps, change, facto
     )
     gaussian = covariance.begun(covariance.FULL, jnp.zeros(size), jnp.asarray(0.6))
     values = jnp.where(jnp.arange(16) < change.get("known", 8), 1.0, jnp.inf)
-    after = restarts.halved(plan, run, gaussian, values)
+    after = runs.halved(plan, run, gaussian, values)
     assert float(after.sigma) == pytest.approx(0.6 * factor)
 
 
 def test_what_annealing_found_is_left_the_time_to_be_refined():
-    run = restarts.first_run(8, 5, jnp.float32)._replace(
+    run = runs.first_run(8, 5, jnp.float32)._replace(
         annealing=jnp.asarray(1),
         candidates=jnp.asarray(64),
         spent=jnp.asarray(64 * 59),
         best=jnp.asarray(-1.0),
     )
-    after = restarts.told(run, jnp.arange(64.0), 8)
+    after = runs.told(run, jnp.arange(64.0), 8)
     assert after.candidates == 8
     assert after.gained == after.spent == 64 * 60
 
@@ -125,7 +125,7 @@ def next_run(size, budget, large, annealed=0, lead=None, rough=False, left=None)
     plan = plan_of(size, budget)
     arms = restarts.no_arms(jnp.float32)
     best = arms.best.at[LARGE].set(1.0)
-    run = restarts.first_run(plan.least, size, jnp.float32)
+    run = runs.first_run(plan.least, size, jnp.float32)
     if lead is not None:
         best = best.at[ANNEALED].set(1.0 - lead)
         run = run._replace(arm=jnp.asarray(ANNEALED, jnp.int32))
@@ -171,12 +171,12 @@ def test_no_run_of_many_searches_ends_in_its_first_step():
     plan = plan_of(5, 5_000)
     zeros = jnp.zeros(5)
     space = Space(zeros, zeros + 1, zeros - jnp.inf, zeros + jnp.inf, zeros > 0)
-    before = restarts.first_run(plan.least, 5, jnp.float32)
+    before = runs.first_run(plan.least, 5, jnp.float32)
     gaussian = covariance.begun(covariance.FULL, zeros, jnp.ones(()))
     left = jnp.asarray(4_000)
 
     def ends(values):
-        run = restarts.told(before, values, plan.least)
+        run = runs.told(before, values, plan.least)
         arms = restarts.no_arms(jnp.float32)
         of_run = plan, space, before, run, arms, gaussian
         return restarts.ended(*of_run, values, 1e-7, left)

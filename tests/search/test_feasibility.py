@@ -17,7 +17,7 @@ import scipy.optimize
 
 import qiaso_jax
 from qiaso_jax import MinimizeStatus, minimize
-from qiaso_jax.search import feasibility, integers, on_host, restarts
+from qiaso_jax.search import feasibility, integers, on_host, runs
 from qiaso_jax.search.bounds import box
 from qiaso_jax.search.start import start
 
@@ -77,7 +77,7 @@ def test_feasible_candidates_are_before_all_others():
 
 
 def test_a_run_counts_violations_until_a_candidate_is_feasible():
-    run = restarts.first_run(4, 2, jnp.float32)
+    run = runs.first_run(4, 2, jnp.float32)
     nan, inf = jnp.nan, jnp.inf
     for values, violations, merits, is_feasible in [
         ([nan, nan, nan], [3, 2, nan], [3, 2, inf], False),
@@ -92,7 +92,7 @@ def test_a_run_counts_violations_until_a_candidate_is_feasible():
         assert run.is_feasible == is_feasible
         is_first = is_feasible and not before.is_feasible
         assert run.best == (inf if is_first else before.best)
-        run = restarts.told(run, own, 3)
+        run = runs.told(run, own, 3)
         assert run.value == (run.best if is_feasible else inf)
     assert run.best == 6
 

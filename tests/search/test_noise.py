@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qiaso_jax import Asynchronous, minimize
-from qiaso_jax.search import adaptive, covariance, restarts
+from qiaso_jax.search import adaptive, covariance, runs
 from qiaso_jax.search.plan import Plan
 
 OPTIMUM = 0.3
@@ -70,7 +70,7 @@ def state_of(spent, gained, annealing=-1, least=10, most=80):
     plan = Plan(
         covariance.FULL, 2, jnp.float32, least, most, 10_000, 0, -jnp.inf, noisy=True
     )
-    run = restarts.first_run(least, 2, jnp.float32)._replace(
+    run = runs.first_run(least, 2, jnp.float32)._replace(
         spent=jnp.asarray(spent), gained=jnp.asarray(gained), annealing=annealing
     )
     return plan, run
@@ -89,7 +89,7 @@ def state_of(spent, gained, annealing=-1, least=10, most=80):
 def test_candidates_are_doubled_where_the_level_falls_no_more(state, left, candidates):
     plan, run = state_of(**state)
     gaussian = covariance.begun(covariance.FULL, jnp.zeros(2), jnp.asarray(0.5))
-    after, wider = restarts.enlarged(plan, run, gaussian, jnp.asarray(left))
+    after, wider = runs.enlarged(plan, run, gaussian, jnp.asarray(left))
     assert after.candidates == candidates
     assert wider.sigma == (0.5 if candidates == 10 else 1.5)
 

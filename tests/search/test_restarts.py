@@ -10,7 +10,7 @@ import pytest
 
 from qiaso_jax import MinimizeStatus, minimize
 from qiaso_jax.search import restarts
-from qiaso_jax.search.restarts import ANNEALED, LARGE, SMALL
+from qiaso_jax.search.runs import ANNEALED, LARGE, SMALL
 from qiaso_jax.search.state import with_best
 
 
