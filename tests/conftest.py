@@ -1,3 +1,4 @@
+import gc
 import os
 
 import jax
@@ -28,6 +29,10 @@ flags = [
 if jax.__version_info__ < (0, 11):
     flags.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
+
+# A program of JAX is thousands of objects, which live on: to look for those that do
+# not takes long.
+gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.fixture(autouse=True)

@@ -43,7 +43,7 @@ def test_a_candidate_can_be_drawn_again_without_the_others(layout):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("number", [1, 2, 7, 8, 70])
+@pytest.mark.parametrize("number", [1, 2, 7, 70])
 def test_what_is_read_out_is_the_weighted_sum_of_all_offsets(number, kind):
     weights = np.random.default_rng(0).normal(size=number)
     with jax.enable_x64(True):
@@ -52,7 +52,7 @@ def test_what_is_read_out_is_the_weighted_sum_of_all_offsets(number, kind):
             layout = Superposition(number, antithetic, keeps_centre, kind)
             key = jax.random.key(1)
             offsets = jax.vmap(whole)(layout.offsets(key, like, LARGE_SPREAD))
-            for batch_size in (None, 1, 5) if number == 7 else (None, 2):
+            for batch_size in (None, 2):
                 candidates = layout.candidates(key, like, LARGE_SPREAD, batch_size)
                 total = jax.jit(candidates.weighted_offset)(weights, like)
                 for name in ("w", "b"):

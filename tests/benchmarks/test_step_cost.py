@@ -237,7 +237,7 @@ def test_a_whole_run_leaves_tables_and_figures(tmp_path, capsys, monkeypatch):
             step_cost.Command(
                 output=tmp_path,
                 networks=("mlp",),
-                candidates=(2, 8),
+                candidates=(8,),
                 batch_size=4,
                 rounds=3,
                 longest=1.0,

@@ -155,7 +155,7 @@ def without_selection(kind, number=NUMBER):
 
     with jax.enable_x64(True):
         return jax.device_get(
-            jax.vmap(walked)(jax.random.split(jax.random.key(0), 2000))
+            jax.vmap(walked)(jax.random.split(jax.random.key(0), 1000))
         )
 
 
