@@ -114,22 +114,19 @@ def _refuse_masked_nodes(params: PyTree) -> None:
 
 
 def check_any(params: PyTree, moves: PyTree) -> None:
-    """Raises ``ValueError`` if no number moves."""
-    leaves = jax.tree.leaves(params)
-    chosen = zip(jax.tree.leaves(moves), leaves, strict=True)
-    if any(moves and leaf.size for moves, leaf in chosen):
+    """Raises ``ValueError`` if no leaf moves."""
+    if any(jax.tree.leaves(moves)):
         return
-    kinds = sorted(set(map(_kind, leaves)))
+    kinds = sorted(
+        {
+            str(leaf.dtype) if hasattr(leaf, "dtype") else type(leaf).__name__
+            for leaf in jax.tree.leaves(params)
+        }
+    )
     raise ValueError(
         "params must have a leaf of floating or complex numbers that mask does not "
         f"leave out, or there is nothing to move; got {', '.join(kinds) or 'no leaf'}."
     )
-
-
-def _kind(leaf: Any) -> str:
-    if not hasattr(leaf, "dtype"):
-        return type(leaf).__name__
-    return f"{leaf.dtype}" if leaf.size else f"{leaf.dtype} of shape {leaf.shape}"
 
 
 def moving(tree: PyTree, moves: PyTree) -> PyTree:

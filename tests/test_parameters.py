@@ -234,11 +234,6 @@ def test_an_equinox_module_as_it_stands(name):
         ({"w": jnp.ones(3, jnp.int8)}, ValueError, "nothing to move; got int8"),
         ({"w": "relu"}, ValueError, "nothing to move; got str"),
         (
-            {"w": jnp.ones((0, 3)), "n": jnp.ones(3, int)},
-            ValueError,
-            r"nothing to move; got float32 of shape \(0, 3\), int32",
-        ),
-        (
             {"layer": [jnp.ones(3, jnp.float8_e4m3fn)]},
             TypeError,
             r"params\['layer'\]\[0\] has dtype float8_e4m3fn.*leave this one out by",

@@ -209,7 +209,8 @@ class FactorisedInfo(NamedTuple):
 
     Attributes:
       expected_loss: mean of ⟨p_i, L_i⟩ after the step (Eq 43), in units of the loss;
-        ``inf`` where no loss was finite, and before the first step.
+        ``inf`` where no loss was finite, where no parameter has an entry, and before
+        the first step.
       best_loss: the least of all evaluations of the step, likewise.
       expected_decrease: mean of the fall of ⟨p_i, s(L)_i⟩, of the *scaled* loss. By
         Lemma 3.1 (Eq 45), of each block and so of the mean, at least ``kl / eta``.
@@ -406,12 +407,14 @@ def tell(
     report = jax.vmap(amplitudes.measure)(
         log_prior, log_amplitudes, credited, scaled_losses, informed
     )
+    # Of no block there is no mean, and the report stays as it was before any loss.
+    means = amplitudes.mean_over(report, informed)._asdict() if informed.size else {}
     any_informed = jnp.any(informed)
     all_flat = jnp.all(flat)
     finite = jnp.isfinite(losses.value)
     sigma = spread(settings.sigma, state.step, centre)
     info = state.info._replace(
-        **amplitudes.mean_over(report, informed)._asdict(),
+        **means,
         best_loss=jnp.min(losses.value, where=finite, initial=jnp.inf),
         num_nonfinite=jnp.sum(~finite, dtype=jnp.int32),
         unresolved=unresolved(centre, sigma),

@@ -333,7 +333,7 @@ def test_dtypes_are_kept_and_integers_pass_through(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("granularity", "num_measurements"),
-    [("element", None), ("leaf", None), ("leaf", 3)],
+    [("element", None), ("element", 3), ("leaf", None), ("leaf", 3)],
 )
 @pytest.mark.parametrize("params", [{"x": jnp.zeros((0, 3))}, jnp.array(2.0)])
 def test_empty_arrays_and_scalars(granularity, num_measurements, params):
@@ -344,10 +344,15 @@ def test_empty_arrays_and_scalars(granularity, num_measurements, params):
         num_measurements=num_measurements,
         collapse_every=2,
     )
-    after, _, _ = run(
+    after, _, infos = run(
         tx, params, 3, lambda p: sum(map(jnp.sum, jax.tree.leaves(p)), jnp.zeros(()))
     )
     chex.assert_trees_all_equal_shapes_and_dtypes(after, params)
+    # There is no mean over no block.
+    has_blocks = granularity == "leaf" or np.size(jax.tree.leaves(params)[0]) > 0
+    assert (np.isfinite(infos.expected_loss) == has_blocks).all()
+    assert not np.isnan(infos.expected_loss).any()
+    assert np.isfinite(infos.expected_decrease).all()
 
 
 @pytest.mark.slow
