@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from crosses import crossed
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -26,16 +27,16 @@ PARAMS = {
 }
 X, Y = RNG.normal(size=(32, 20)), RNG.integers(0, 3, 32)
 
-MESHES = [
-    pytest.param(number, kind, id=f"{number} {kind.name}", marks=marks)
-    for number, kind, *marks in [
+MESHES = {
+    f"{number} {kind.name}": (number, kind)
+    for number, kind in [
         (1, AxisType.Explicit),
-        (2, AxisType.Explicit, pytest.mark.nightly),
-        (4, AxisType.Auto, pytest.mark.nightly),
+        (2, AxisType.Explicit),
+        (4, AxisType.Auto),
         (8, AxisType.Auto),
         (8, AxisType.Explicit),
     ]
-]
+}
 WHOLE = P()
 WAYS = ["mesh", "context", "shard_map", "unchecked"]
 
@@ -127,13 +128,11 @@ def assert_equal_displacements(found, expected, tolerance):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", QIASO.values(), ids=QIASO)
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("number", "kind"), MESHES)
-def test_candidates_are_the_same_numbers(make, way, number, kind):
+@pytest.mark.parametrize(("mesh", "way", "make"), crossed(MESHES, WAYS, QIASO))
+def test_candidates_are_the_same_numbers(mesh, way, make):
     with jax.enable_x64(True):
         expected, before = alone(make, loss)
-        found, state = stepped(make, loss, way, mesh_of(number, kind))
+        found, state = stepped(make, loss, way, mesh_of(*mesh))
         np.testing.assert_array_equal(state.log_amplitudes, before.log_amplitudes)
         assert_equal_displacements(found, expected, 1e-10)
 
@@ -147,13 +146,18 @@ def test_candidates_in_single_precision(make):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", NODE.values(), ids=NODE)
-@pytest.mark.parametrize("way", ["found", "context", "shard_map", "unchecked"])
-@pytest.mark.parametrize(("number", "kind"), MESHES[1:])
-def test_examples_are_the_same_numbers(make, way, number, kind):
+@pytest.mark.parametrize(
+    ("mesh", "way", "make"),
+    crossed(
+        {name: mesh for name, mesh in MESHES.items() if mesh[0] > 1},
+        ["found", "context", "shard_map", "unchecked"],
+        NODE,
+    ),
+)
+def test_examples_are_the_same_numbers(mesh, way, make):
     with jax.enable_x64(True):
         expected, before = alone(make, losses)
-        found, state = stepped(make, losses, way, mesh_of(number, kind), batch=P("d"))
+        found, state = stepped(make, losses, way, mesh_of(*mesh), batch=P("d"))
         assert_equal_displacements(found, expected, 1e-10)
         for a, b in zip(state.info, before.info, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)

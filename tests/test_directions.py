@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from crosses import crossed
 
 import qiaso_jax
 from qiaso_jax.directions import Directions, LowRank, checked_kind, normal_directions
@@ -147,12 +148,16 @@ def test_normal_directions_are_like_what_is_stacked():
     assert normal_directions(jax.random.key(0), {}, 4) == {}
 
 
-@pytest.mark.parametrize("entries", ["rademacher", "gaussian"])
 @pytest.mark.parametrize(
-    ("shape", "rank"), [((13, 7), 1), ((7, 40), 2), ((17, 3, 5), 1), ((64, 64), 3)]
+    ("of", "entries", "count"),
+    crossed(
+        [((13, 7), 1), ((7, 40), 2), ((17, 3, 5), 1), ((64, 64), 3)],
+        ["rademacher", "gaussian"],
+        [1, 2, 9, 70],
+    ),
 )
-@pytest.mark.parametrize("count", [1, 2, 9, 70])
-def test_the_weighted_sum_of_low_rank_directions(shape, rank, entries, count):
+def test_the_weighted_sum_of_low_rank_directions(of, entries, count):
+    shape, rank = of
     like, kind = jnp.zeros(shape), LowRank(rank, entries)
     directions = Directions(like, jnp.asarray(0.3), kind)
     known = directions.known(jax.random.key(3), 5, count)

@@ -189,7 +189,9 @@ def wait_for_epochs(folder, process, epochs):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("optimizer", ["qiaso", "hybrid"])
+@pytest.mark.parametrize(
+    "optimizer", ["hybrid", pytest.param("qiaso", marks=pytest.mark.nightly)]
+)
 def test_kill_and_resume_is_as_if_nothing_had_happened(optimizer, tmp_path, capsys):
     epochs = 40
     args = arguments(optimizer, "--epochs", str(epochs), "--checkpoint-every", "3")

@@ -177,7 +177,9 @@ def small_model(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cnn", "transformer"])
+@pytest.mark.parametrize(
+    "name", ["cnn", pytest.param("transformer", marks=pytest.mark.nightly)]
+)
 def test_cosine_to_the_gradient_goes_to_one(name):
     # With P pairs in all, an entry's standard error is at most |g|/√P for the node
     # gradients g of an example; measured 1 − cosine is below a third of the bound.

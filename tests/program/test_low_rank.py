@@ -96,7 +96,7 @@ def assert_equal(name, found, expected, tolerance):
         (1, "float64"),
         pytest.param(3, "float64", marks=pytest.mark.nightly),
         (12, "float64"),
-        (3, "float32"),
+        pytest.param(3, "float32", marks=pytest.mark.nightly),
     ],
 )
 def test_functions_of_factors_are_functions_of_their_arrays(rank, dtype):
