@@ -195,7 +195,7 @@ def test_a_second_interrupt_leaves_metrics_that_can_be_read(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["train", "node_space.scans"])
+@pytest.mark.parametrize("name", ["train", "tune", "rastrigin", "node_space.scans"])
 def test_help_names_a_command_that_can_be_typed(name):
     help_of = command(f"benchmarks.{name}", "--help")
     said = subprocess.run(help_of, cwd=ROOT, capture_output=True, text=True, check=True)
